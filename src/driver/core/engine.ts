@@ -1,0 +1,315 @@
+/**
+ * The data path of one worker: its peers, their keys and timers, and the two ways a packet takes (send.ts, receive.ts).
+ * Pure: packets lie in memory it is handed, time is passed in, sockets and the device are behind `EngineSink`. What was
+ * configured, and who may configure it, is the device's business (device.ts).
+ */
+
+import { addressWords, type Endpoint } from './address.ts'
+import type { AeadProvider } from './aead.ts'
+import type { Millis } from './keepalive.ts'
+import { type KeyConfig, KeySlot } from './key-slot.ts'
+import type { PacketMemory } from './memory.ts'
+import { Outbox } from './outbox.ts'
+import { type EndpointConfig, Peer, type PeerConfig, type PeerHandle } from './peer.ts'
+import { PeerTable, type RouteLookup } from './peer-table.ts'
+import { Receiver } from './receive.ts'
+import { Sender } from './send.ts'
+import { Timers } from './timers.ts'
+import { type DeviceCounters, type DeviceWrite, GLUER_BYTES, Gluer } from './train.ts'
+import { DropCounters, type Verdict } from './verdict.ts'
+
+/** Sealed packets kept before they are sent: some trains of the largest size. */
+const OUTBOX_BYTES = 512 * 1024
+
+export interface EngineSink {
+  /** Sends every message of the outbox; it is cleared afterwards. */
+  transmit(outbox: Outbox): void
+  /** Hands a piece to the device (train.ts). */
+  deliver: DeviceWrite
+  expired(peer: Peer): void
+  floated(peer: Peer): void
+  keyExhausted(peer: Peer, keyId: number): void
+}
+
+export type SlotName = 'primary' | 'secondary'
+
+/** What may change of a peer; fields left out stay. */
+export interface PeerChange {
+  txId?: number
+  /** Both endpoints are replaced when `remote` is given. */
+  remote?: EndpointConfig
+  local?: EndpointConfig
+  vpnIpv4?: string
+  vpnIpv6?: string
+  keepalive?: { interval: number; timeout: number }
+}
+
+/** State of a peer that traffic changes. Ages are milliseconds; undefined before the first packet. */
+export interface PeerSnapshot {
+  handle: PeerHandle
+  remote: EndpointConfig
+  local: string
+  vpnRxBytes: number
+  vpnRxPackets: number
+  vpnTxBytes: number
+  vpnTxPackets: number
+  linkRxBytes: number
+  linkRxPackets: number
+  linkTxBytes: number
+  linkTxPackets: number
+  lastRxMs: number | undefined
+  lastTxMs: number | undefined
+  keys: { slot: SlotName; keyId: number; cipher: string; ageMs: number; packetId: number }[]
+  drops: { reason: string; count: number }[]
+}
+
+export interface EngineStats {
+  rxBytes: number
+  rxPackets: number
+  txBytes: number
+  txPackets: number
+  drops: { reason: string; count: number }[]
+}
+
+export class Engine {
+  readonly #memory: PacketMemory
+  readonly #provider: AeadProvider
+  readonly #sink: EngineSink
+  readonly #table: PeerTable
+  readonly #outbox: Outbox
+  readonly #gluer: Gluer
+  readonly #sender: Sender
+  readonly #receiver: Receiver
+  readonly #timers = new Timers<Peer>()
+  readonly #drops = new DropCounters()
+  readonly #nonce: number
+  readonly #counters: DeviceCounters & { txBytes: number; txPackets: number }
+
+  /** `single`: point-to-point mode. `seed`: 32 random bits. `glueUdp`: the device takes UDP trains. */
+  constructor(options: {
+    memory: PacketMemory
+    provider: AeadProvider
+    routes: RouteLookup
+    sink: EngineSink
+    single: boolean
+    seed: number
+    glueUdp: boolean
+  }) {
+    const { memory, sink } = options
+    this.#memory = memory
+    this.#provider = options.provider
+    this.#sink = sink
+    this.#nonce = memory.area(12, 16)
+    this.#table = new PeerTable(options)
+    this.#outbox = new Outbox(memory.area(OUTBOX_BYTES, 16), OUTBOX_BYTES)
+    const drop = (verdict: Verdict, peer: Peer | undefined, count: number) =>
+      this.drop(verdict, peer, count)
+    const counters = { rxBytes: 0, rxPackets: 0, txBytes: 0, txPackets: 0, drop }
+    this.#counters = counters
+    this.#gluer = new Gluer({
+      memory,
+      area: memory.area(GLUER_BYTES, 16),
+      udp: options.glueUdp,
+      write: sink.deliver,
+      counters,
+    })
+    this.#sender = new Sender({
+      memory,
+      table: this.#table,
+      outbox: this.#outbox,
+      sink: Object.assign(counters, {
+        transmit: () => this.transmit(),
+        keyExhausted: (peer: Peer, keyId: number) => sink.keyExhausted(peer, keyId),
+      }),
+    })
+    this.#receiver = new Receiver({
+      memory,
+      table: this.#table,
+      gluer: this.#gluer,
+      sink: { floated: (peer) => sink.floated(peer), drop },
+    })
+  }
+
+  // Configuration ----------------------------------------------------------------------------------------------------
+
+  addPeer(config: PeerConfig, now: Millis): void {
+    const peer = new Peer(config, now)
+    if (config.vpnIpv4 !== undefined) peer.vpn4 = addressWords(config.vpnIpv4)
+    if (config.vpnIpv6 !== undefined) peer.vpn6 = addressWords(config.vpnIpv6)
+    this.#table.add(peer)
+    this.#timers.schedule(peer)
+  }
+
+  /** False: there is no such peer any more (it expired meanwhile). */
+  changePeer(handle: PeerHandle, change: PeerChange, now: Millis): boolean {
+    const peer = this.#table.byHandle(handle)
+    if (peer === undefined) return false
+    if (change.txId !== undefined) peer.txId = change.txId
+    this.#table.readdress(peer, () => {
+      if (change.remote !== undefined) peer.setEndpoints(change.remote, change.local)
+      if (change.vpnIpv4 !== undefined) peer.vpn4 = addressWords(change.vpnIpv4)
+      if (change.vpnIpv6 !== undefined) peer.vpn6 = addressWords(change.vpnIpv6)
+    })
+    if (change.keepalive !== undefined) {
+      peer.keepalive.configure(change.keepalive.interval, change.keepalive.timeout, now)
+      this.#timers.schedule(peer)
+    }
+    return true
+  }
+
+  removePeer(handle: PeerHandle): void {
+    const peer = this.#table.byHandle(handle)
+    if (peer !== undefined) this.#remove(peer)
+  }
+
+  /** Installs a key, in place of what the slot holds. Throws what the cipher provider throws; false: no such peer. */
+  installKey(handle: PeerHandle, slot: SlotName, config: KeyConfig, now: Millis): boolean {
+    const peer = this.#table.byHandle(handle)
+    if (peer === undefined) return false
+    const key = new KeySlot(config, this.#provider, this.#memory, this.#nonce, now)
+    peer[slot]?.close()
+    peer[slot] = key
+    return true
+  }
+
+  swapKeys(handle: PeerHandle): void {
+    const peer = this.#table.byHandle(handle)
+    if (peer === undefined) return
+    const { primary, secondary } = peer
+    peer.primary = secondary
+    peer.secondary = primary
+  }
+
+  deleteKey(handle: PeerHandle, slot: SlotName): void {
+    const peer = this.#table.byHandle(handle)
+    if (peer === undefined) return
+    peer[slot]?.close()
+    peer[slot] = undefined
+  }
+
+  peer(handle: PeerHandle): Peer | undefined {
+    return this.#table.byHandle(handle)
+  }
+
+  /** A route of the device's namespace has changed. */
+  routesChanged(): void {
+    this.#table.forgetRoutes()
+  }
+
+  // Packets ----------------------------------------------------------------------------------------------------------
+
+  /** From the device: `length` bytes behind the virtio_net_hdr at `vnet`. Sent when the outbox is full, or by `transmit`. */
+  fromDevice(vnet: number, length: number, now: Millis): void {
+    this.#sender.packet(vnet, length, now)
+  }
+
+  /** Sends what is in the outbox. */
+  transmit(): void {
+    if (this.#outbox.count === 0) return
+    this.#sink.transmit(this.#outbox)
+    this.#outbox.clear()
+  }
+
+  /** From a UDP socket. Delivered when it cannot be glued to more, or by `flush`. */
+  fromLink(packet: number, length: number, from: Endpoint, to: Endpoint, now: Millis): void {
+    this.#receiver.datagram(packet, length, from, to, now)
+  }
+
+  /** From the stream of `peer`: one P_DATA_V2 packet. */
+  fromStream(peer: Peer, packet: number, length: number, now: Millis): void {
+    this.#receiver.frame(peer, packet, length, now)
+  }
+
+  /** Delivers what is glued. */
+  flush(): void {
+    this.#gluer.flush()
+  }
+
+  drop(verdict: Verdict, peer: Peer | undefined, count: number): void {
+    this.#drops.add(verdict, count)
+    peer?.drops.add(verdict, count)
+  }
+
+  // Time -------------------------------------------------------------------------------------------------------------
+
+  /** When to call `onDeadline`; it may be early. */
+  deadline(): Millis {
+    return this.#timers.next()
+  }
+
+  onDeadline(now: Millis): void {
+    this.#timers.run(now, (peer) => {
+      peer.keepalive.onDeadline(now, {
+        ping: () => this.#sender.ping(peer, now),
+        expired: () => {
+          this.#remove(peer)
+          this.#sink.expired(peer)
+        },
+      })
+      if (this.#table.byHandle(peer.handle) === peer) this.#timers.schedule(peer)
+    })
+    this.transmit()
+  }
+
+  // Telling ----------------------------------------------------------------------------------------------------------
+
+  stats(): EngineStats {
+    const { rxBytes, rxPackets, txBytes, txPackets } = this.#counters
+    return { rxBytes, rxPackets, txBytes, txPackets, drops: this.#drops.list() }
+  }
+
+  snapshot(handle: PeerHandle, now: Millis): PeerSnapshot | undefined {
+    const peer = this.#table.byHandle(handle)
+    return peer && snapshot(peer, now)
+  }
+
+  snapshots(now: Millis): PeerSnapshot[] {
+    return [...this.#table.peers()].map((peer) => snapshot(peer, now))
+  }
+
+  /** Forgets all peers and keys. */
+  close(): void {
+    for (const peer of [...this.#table.peers()]) this.#remove(peer)
+  }
+
+  #remove(peer: Peer): void {
+    this.#gluer.flush() // its last packets are counted to it
+    this.#table.remove(peer)
+    this.#timers.remove(peer)
+    peer.closeKeys()
+  }
+}
+
+function snapshot(peer: Peer, now: Millis): PeerSnapshot {
+  const { remote, primary, secondary } = peer
+  const key = (slot: SlotName, of: KeySlot | undefined) =>
+    of === undefined
+      ? []
+      : [
+          {
+            slot,
+            keyId: of.keyId,
+            cipher: of.cipher,
+            ageMs: now - of.installed,
+            packetId: of.nextPacketId,
+          },
+        ]
+  const age = (at: Millis) => (at === -Infinity ? undefined : now - at)
+  return {
+    handle: peer.handle,
+    remote: { address: remote.address, port: remote.port, scope: remote.scope },
+    local: peer.local.address,
+    vpnRxBytes: peer.vpnRxBytes,
+    vpnRxPackets: peer.vpnRxPackets,
+    vpnTxBytes: peer.vpnTxBytes,
+    vpnTxPackets: peer.vpnTxPackets,
+    linkRxBytes: peer.linkRxBytes,
+    linkRxPackets: peer.linkRxPackets,
+    linkTxBytes: peer.linkTxBytes,
+    linkTxPackets: peer.linkTxPackets,
+    lastRxMs: age(peer.lastReceived),
+    lastTxMs: age(peer.lastSent),
+    keys: [...key('primary', primary), ...key('secondary', secondary)],
+    drops: peer.dropList,
+  }
+}

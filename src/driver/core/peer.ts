@@ -1,0 +1,131 @@
+/**
+ * One peer as the data path sees it: where it is, its keys, its counters. The device (control side) owns what was
+ * configured; this owns what traffic changes.
+ */
+import { Endpoint } from './address.ts'
+import { Keepalive, type KeepaliveRule, type Millis } from './keepalive.ts'
+import type { KeySlot } from './key-slot.ts'
+import { DropCounters } from './verdict.ts'
+
+/** A number that the device gives each peer it makes, never used twice: late events cannot meet a successor. */
+export type PeerHandle = number
+
+/** A socket, or set of sockets, that the device handed over; numbered by the device. */
+export type TransportId = number
+
+export interface PeerConfig {
+  handle: PeerHandle
+  /** What packets to us carry, 24 bits. */
+  id: number
+  /** What packets to the peer carry, 24 bits. */
+  txId: number
+  transport: TransportId
+  /** A TCP stream: packets are framed, and the peer is known by the stream. */
+  stream: boolean
+  remote?: EndpointConfig
+  /** Address to send from; unspecified leaves it to routing. */
+  local?: EndpointConfig
+  /** Addresses in text; absent in point-to-point mode. */
+  vpnIpv4?: string
+  vpnIpv6?: string
+  keepaliveRule: KeepaliveRule
+  /** Seconds. */
+  keepaliveInterval: number
+  keepaliveTimeout: number
+}
+
+export interface EndpointConfig {
+  address: string
+  port: number
+  scope: number
+}
+
+export class Peer {
+  readonly handle: PeerHandle
+  readonly id: number
+  readonly transport: TransportId
+  readonly stream: boolean
+  txId: number
+  /** Words of its VPN addresses (address.ts). */
+  vpn4: Int32Array | undefined
+  vpn6: Int32Array | undefined
+  readonly remote = new Endpoint()
+  readonly local = new Endpoint()
+  /**
+   * Datagrams longer than this leave one by one: a train of them did not fit the path, and the kernel does not
+   * fragment the datagrams of a train.
+   */
+  trainLimit = Infinity
+  primary: KeySlot | undefined
+  secondary: KeySlot | undefined
+  readonly keepalive: Keepalive
+  /** Any packet to and from the peer, control packets excluded; -Infinity before the first. */
+  lastSent: Millis = -Infinity
+  lastReceived: Millis = -Infinity
+
+  vpnRxBytes = 0
+  vpnRxPackets = 0
+  vpnTxBytes = 0
+  vpnTxPackets = 0
+  linkRxBytes = 0
+  linkRxPackets = 0
+  linkTxBytes = 0
+  linkTxPackets = 0
+  #drops: DropCounters | undefined
+
+  constructor(config: PeerConfig, now: Millis) {
+    this.handle = config.handle
+    this.id = config.id
+    this.txId = config.txId
+    this.transport = config.transport
+    this.stream = config.stream
+    this.setEndpoints(config.remote, config.local)
+    this.keepalive = new Keepalive(config.keepaliveRule, now)
+    this.keepalive.configure(config.keepaliveInterval, config.keepaliveTimeout, now)
+  }
+
+  setEndpoints(remote: EndpointConfig | undefined, local: EndpointConfig | undefined): void {
+    if (remote !== undefined) {
+      this.remote.copy(Endpoint.of(remote.address, remote.port, remote.scope))
+    }
+    if (local === undefined) this.local.set(0, 0, 0, 0, 0, 0)
+    else this.local.copy(Endpoint.of(local.address, 0))
+    this.trainLimit = Infinity
+  }
+
+  moveTo(remote: Endpoint, local: Endpoint): void {
+    this.remote.copy(remote)
+    this.local.copy(local)
+    this.trainLimit = Infinity
+  }
+
+  /** The key with this key id, the primary first (driver-behaviour, 4). */
+  slotFor(keyId: number): KeySlot | undefined {
+    if (this.primary?.keyId === keyId) return this.primary
+    if (this.secondary?.keyId === keyId) return this.secondary
+    return undefined
+  }
+
+  /** When it is to be woken (Timers). */
+  deadline(): Millis {
+    return this.keepalive.deadline()
+  }
+
+  /** Kept only for peers that lost something. */
+  get drops(): DropCounters {
+    this.#drops ??= new DropCounters()
+    return this.#drops
+  }
+
+  get dropList(): ReturnType<DropCounters['list']> {
+    return this.#drops?.list() ?? []
+  }
+
+  /** Forgets both keys. */
+  closeKeys(): void {
+    this.primary?.close()
+    this.secondary?.close()
+    this.primary = undefined
+    this.secondary = undefined
+  }
+}

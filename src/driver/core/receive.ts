@@ -1,0 +1,135 @@
+/**
+ * From the link to the device: datagram → peer → key → authentic, fresh, allowed → device (driver-behaviour, 3.2).
+ * Nothing of a packet is believed before it is authenticated; a packet that is not changes nothing but counters.
+ */
+import { isKeepalive } from '../../wire/data.ts'
+import { IPV4_SOURCE, IPV6_SOURCE, ipVersion } from '../../wire/ip.ts'
+import { Opcode, opcodeOf, PEER_ID_UNDEF, peerIdOf } from '../../wire/opcode.ts'
+import type { Endpoint } from './address.ts'
+import { V4_MARK } from './address.ts'
+import type { Millis } from './keepalive.ts'
+import type { PacketMemory } from './memory.ts'
+import type { Peer } from './peer.ts'
+import type { PeerTable } from './peer-table.ts'
+import type { Gluer } from './train.ts'
+import { Verdict } from './verdict.ts'
+
+export interface ReceiverSink {
+  /** An authentic packet came from a new transport address, which `peer.remote` now holds. */
+  floated(peer: Peer): void
+  drop(verdict: Verdict, peer: Peer | undefined, count: number): void
+}
+
+export class Receiver {
+  readonly #memory: PacketMemory
+  readonly #table: PeerTable
+  readonly #gluer: Gluer
+  readonly #sink: ReceiverSink
+
+  constructor(options: {
+    memory: PacketMemory
+    table: PeerTable
+    gluer: Gluer
+    sink: ReceiverSink
+  }) {
+    this.#memory = options.memory
+    this.#table = options.table
+    this.#gluer = options.gluer
+    this.#sink = options.sink
+  }
+
+  /** Takes a datagram that came `from` an address to our address `to` (unspecified where the socket does not tell). */
+  datagram(packet: number, length: number, from: Endpoint, to: Endpoint, now: Millis): void {
+    if (length < 4) {
+      this.#sink.drop(Verdict.RxShort, undefined, 1)
+      return
+    }
+    const opcode = opcodeOf(this.#memory.u8[packet]!)
+    if (opcode !== Opcode.DataV2) {
+      this.#sink.drop(opcode === Opcode.DataV1 ? Verdict.RxDataV1 : Verdict.RxNotData, undefined, 1)
+      return
+    }
+    const id = peerIdOf(this.#memory.view.getInt32(packet))
+    const peer = id === PEER_ID_UNDEF ? this.#table.byEndpoint(from) : this.#table.byId(id)
+    if (peer === undefined) {
+      this.#sink.drop(Verdict.RxUnknownPeer, undefined, 1)
+      return
+    }
+    const verdict = this.#packet(peer, packet, length, from, to, now)
+    if (verdict !== Verdict.Ok) this.#sink.drop(verdict, peer, 1)
+  }
+
+  /** Takes a P_DATA_V2 packet that came over the peer's own stream, whatever peer id it carries. */
+  frame(peer: Peer, packet: number, length: number, now: Millis): void {
+    const verdict = this.#packet(peer, packet, length, undefined, undefined, now)
+    if (verdict !== Verdict.Ok) this.#sink.drop(verdict, peer, 1)
+  }
+
+  #packet(
+    peer: Peer,
+    packet: number,
+    length: number,
+    from: Endpoint | undefined,
+    to: Endpoint | undefined,
+    now: Millis,
+  ): Verdict {
+    peer.linkRxBytes += length
+    peer.linkRxPackets++
+    const slot = peer.slotFor(this.#memory.u8[packet]! & 7)
+    if (slot === undefined) return Verdict.RxNoKey
+    if (length < slot.overhead) return Verdict.RxShort
+    const gluer = this.#gluer
+    const at = gluer.place(length - slot.overhead)
+    const plainLength = slot.open(packet, length, at)
+    const verdict =
+      plainLength < 0
+        ? Verdict.RxAuthFailed
+        : !slot.fresh(packet, now)
+          ? Verdict.RxReplay
+          : Verdict.Ok
+    if (verdict !== Verdict.Ok) {
+      gluer.reject()
+      return verdict
+    }
+    peer.lastReceived = now
+    peer.keepalive.lastReceived = now
+    if (from !== undefined && to !== undefined && !peer.stream) this.#locate(peer, from, to)
+    const version = ipVersion(this.#memory.view, at, plainLength)
+    if (version === 0) {
+      const ping = isKeepalive(this.#memory.view, at, plainLength)
+      gluer.reject()
+      return ping ? Verdict.Ok : Verdict.RxMalformed
+    }
+    if (!this.#sourceAllowed(peer, version, at)) {
+      gluer.reject()
+      return Verdict.RxReversePath
+    }
+    gluer.accept(plainLength, peer)
+    return Verdict.Ok
+  }
+
+  /** Follows the peer to where an authentic packet came from (driver-behaviour, 5.5). */
+  #locate(peer: Peer, from: Endpoint, to: Endpoint): void {
+    if (!peer.remote.sameAs(from)) {
+      this.#table.refloat(peer, () => peer.moveTo(from, to))
+      this.#sink.floated(peer)
+    } else if (!peer.local.sameAddress(to)) {
+      peer.moveTo(peer.remote, to)
+    }
+  }
+
+  #sourceAllowed(peer: Peer, version: 4 | 6, ip: number): boolean {
+    const { view } = this.#memory
+    if (version === 4) {
+      return this.#table.allowsSource(peer, 0, 0, V4_MARK, view.getInt32(ip + IPV4_SOURCE))
+    }
+    const from = ip + IPV6_SOURCE
+    return this.#table.allowsSource(
+      peer,
+      view.getInt32(from),
+      view.getInt32(from + 4),
+      view.getInt32(from + 8),
+      view.getInt32(from + 12),
+    )
+  }
+}
