@@ -2,7 +2,7 @@
  * From the device to the link: packet → peer → key → sealed train (driver-behaviour, 2.1). Owns no socket: what is sealed
  * lies in the outbox until `transmit` takes it.
  */
-import { KEEPALIVE } from '../../wire/data.ts'
+import { KEEPALIVE_MAGIC } from '../../wire/data.ts'
 import { FRAME_PREFIX_BYTES, MAX_FRAME_BODY } from '../../wire/framing.ts'
 import { IPV4_DESTINATION, IPV6_DESTINATION, ipVersion } from '../../wire/ip.ts'
 import { V4_MARK } from './address.ts'
@@ -44,8 +44,8 @@ export class Sender {
     this.#outbox = options.outbox
     this.#sink = options.sink
     this.#cutter = new Cutter(memory, memory.area(CUTTER_BYTES, 16))
-    this.#ping = memory.area(KEEPALIVE.length, 16)
-    memory.u8.set(KEEPALIVE, this.#ping)
+    this.#ping = memory.area(KEEPALIVE_MAGIC.length, 16)
+    memory.u8.set(KEEPALIVE_MAGIC, this.#ping)
   }
 
   /** Sends the piece of `length` bytes behind the virtio_net_hdr at `vnet`; the area is used up by it. */
@@ -71,7 +71,7 @@ export class Sender {
   /** Sends a keepalive; it counts for the link only. False: the peer has no key to seal it with. */
   ping(peer: Peer, now: Millis): boolean {
     if (peer.primary === undefined) return false
-    return this.#seal(peer, this.#ping, KEEPALIVE.length, now)
+    return this.#seal(peer, this.#ping, KEEPALIVE_MAGIC.length, now)
   }
 
   #peerFor(ip: number, length: number): Peer | undefined {
