@@ -205,7 +205,7 @@ export class Writer {
     return this
   }
 
-  /** What was written so far: a view that later writes may outgrow. */
+  /** What was written: a view, valid as long as nothing more is written. */
   finish(): Uint8Array {
     return this.#bytes.subarray(0, this.#length)
   }
