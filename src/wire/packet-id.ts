@@ -34,18 +34,17 @@ export const BACKTRACK_MS = 30_000
 /**
  * Tells which packet ids are new. One per key and direction; ask only after the packet has proved authentic.
  *
- *     floor ........ highest - extent | ~~~~~~~~~~~ extent ~~~~~~~~~~~~ highest | ...
- *       too old         forgotten          seen or not, by bitmap               always new
+ *     1 ......... highest - size | ~~~~~~~~~~ size ~~~~~~~~~~ highest | ...
+ *               too old            seen or not, by bitmap               always new
  *
- * Until `size` ids have gone by, `extent` is what has: no id before the first is missed. An id at or below `floor`
- * is late: the floor rises to the highest when nothing has been accepted for 30 seconds.
+ * An id at or below the floor is too late, seen or not: the floor rises to the highest when nothing has been accepted
+ * for BACKTRACK_MS. (The reference's "extent" is min(highest, size), so ids above 0 need no look at it.)
  */
 export class ReplayWindow {
   readonly #size: number
-  /** Bit `id mod size`: seen. Only those of ids inside the extent mean something. */
+  /** Bit `id mod size`: seen. Only those of the last `size` ids up to the highest mean something. */
   readonly #seen: Uint32Array
   #highest = 0
-  #extent = 0
   #floor = 0
   #lastAccepted = Number.NEGATIVE_INFINITY
 
@@ -61,22 +60,20 @@ export class ReplayWindow {
     if (now - this.#lastAccepted >= BACKTRACK_MS) this.#floor = this.#highest
     const ahead = id - this.#highest
     if (ahead > 0) this.#advance(id, ahead)
-    else if (-ahead >= this.#extent || id <= this.#floor || this.#isSeen(id)) return false
+    else if (-ahead >= this.#size || id <= this.#floor || this.#isSeen(id)) return false
     this.#seen[this.#word(id)]! |= 1 << (id & 31)
     this.#lastAccepted = now
     return true
   }
 
   #advance(id: number, ahead: number): void {
-    const size = this.#size
-    if (ahead < size) {
+    if (ahead < this.#size) {
       for (let skipped = this.#highest + 1; skipped < id; skipped++) {
         this.#seen[this.#word(skipped)]! &= ~(1 << (skipped & 31))
       }
     } else {
       this.#seen.fill(0)
     }
-    this.#extent = Math.min(this.#extent + ahead, size)
     this.#highest = id
   }
 
