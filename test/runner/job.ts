@@ -1,0 +1,150 @@
+/** Owns running one thing that can fail: a check, or one test file under one runtime; with a time limit. */
+import { spawn } from 'node:child_process'
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { parseJunit, type TestResult } from './junit.ts'
+import type { SkipNote } from './skips.ts'
+
+export interface Job {
+  /** "bun src/wire/ip.test.ts", "biome": unique. */
+  name: string
+  command: string
+  args: string[]
+  limitSeconds: number
+  /** The test file that this runs; without one, the job itself is the one test. */
+  file?: string
+  runtime?: 'bun' | 'node'
+}
+
+export interface JobResult {
+  job: Job
+  seconds: number
+  results: TestResult[]
+  /** What it printed. */
+  output: string
+}
+
+const running = new Set<number>()
+
+/** Ends what still runs. */
+export function killJobs(): void {
+  for (const pid of running) killGroup(pid)
+}
+
+/** Runs `job`. Whatever happens, there is a result: a process that crashes, hangs or tests nothing has failed. */
+export async function runJob(job: Job): Promise<JobResult> {
+  const folder = mkdtempSync(join(tmpdir(), 'ovpn-test-'))
+  try {
+    const report = join(folder, 'report.xml')
+    const skips = join(folder, 'skips')
+    const printed = join(folder, 'output')
+    const started = performance.now()
+    const end = await runProcess(job, [...reportArgs(job, report), ...job.args], printed, skips)
+    const seconds = (performance.now() - started) / 1000
+    const results =
+      job.file === undefined ? checkResult(job, end) : fileResults(job, end, report, skips)
+    return { job, seconds, results, output: readFileSync(printed, 'utf8') }
+  } finally {
+    rmSync(folder, { recursive: true, force: true })
+  }
+}
+
+function reportArgs({ runtime }: Job, report: string): string[] {
+  if (runtime === 'bun') {
+    const preload = './test/runner/skips.ts'
+    return ['test', '--preload', preload, '--reporter=junit', `--reporter-outfile=${report}`]
+  }
+  if (runtime === 'node') {
+    return [
+      ...['--test-reporter=junit', `--test-reporter-destination=${report}`],
+      ...['--test-reporter=spec', '--test-reporter-destination=stdout'],
+      ...['--import', 'tsx'],
+    ]
+  }
+  return []
+}
+
+/** How the process ended: '' if well, else in words. */
+function runProcess(job: Job, args: string[], printed: string, skips: string): Promise<string> {
+  const output = openSync(printed, 'w')
+  return new Promise((resolve) => {
+    // In a process group of its own, so that what a hung test has started ends with it.
+    const child = spawn(job.command, args, {
+      stdio: ['ignore', output, output],
+      detached: true,
+      env: { ...process.env, OVPN_TEST_SKIPS: skips },
+    })
+    closeSync(output)
+    const { pid } = child
+    if (pid !== undefined) running.add(pid)
+    let late = false
+    const timer = setTimeout(() => {
+      late = true
+      if (pid !== undefined) killGroup(pid)
+    }, job.limitSeconds * 1000)
+    const finish = (end: string) => {
+      clearTimeout(timer)
+      if (pid !== undefined) {
+        running.delete(pid)
+        killGroup(pid)
+      }
+      resolve(late ? `killed after ${job.limitSeconds} s` : end)
+    }
+    child.on('error', (error) => finish(error.message))
+    child.on('exit', (code, signal) => {
+      finish(code === 0 ? '' : signal === null ? `exit code ${code}` : signal)
+    })
+  })
+}
+
+function killGroup(pid: number): void {
+  try {
+    process.kill(-pid, 'SIGKILL')
+  } catch {
+    // Gone already.
+  }
+}
+
+function checkResult(job: Job, end: string): TestResult[] {
+  const name = end === '' ? job.name : `${job.name}: ${end}`
+  return [{ name, outcome: end === '' ? 'passed' : 'failed', reason: undefined }]
+}
+
+function fileResults(job: Job, end: string, report: string, skips: string): TestResult[] {
+  const results: TestResult[] = []
+  const failed = (name: string) => results.push({ name, outcome: 'failed', reason: undefined })
+  try {
+    results.push(...parseJunit(readFileSync(report, 'utf8'), job.file!))
+  } catch (error) {
+    failed(`(the file): ${end === '' ? `no results: ${(error as Error).message}` : end}`)
+    return results
+  }
+  addSkips(results, readNotes(skips))
+  if (results.length === 0) failed('(the file): holds no test')
+  // A hook or stray callback that throws belongs to no test in these reports.
+  const told = results.some(({ outcome }) => outcome === 'failed')
+  if (end !== '' && !told) failed(`(outside of its tests): ${end}`)
+  return results
+}
+
+function readNotes(path: string): SkipNote[] {
+  try {
+    const lines = readFileSync(path, 'utf8').split('\n')
+    return lines.filter((line) => line !== '').map((line) => JSON.parse(line))
+  } catch {
+    return [] // nothing was skipped, or Node has put the reasons into the report
+  }
+}
+
+/** Gives skipped tests their reason, and adds skipped describes, which the report left out. */
+function addSkips(results: TestResult[], notes: SkipNote[]): void {
+  const bare = results.filter(
+    ({ outcome, reason }) => outcome === 'skipped' && reason === undefined,
+  )
+  for (const { name, reason } of notes) {
+    const at = bare.findIndex((result) => result.name.split(' > ').at(-1) === name)
+    if (at === -1) results.push({ name, outcome: 'skipped', reason })
+    else bare.splice(at, 1)[0]!.reason = reason
+  }
+}
