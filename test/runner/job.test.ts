@@ -1,0 +1,115 @@
+/** The runner on files that go wrong: whatever a process does, a failure has a name and a skip a reason. */
+import assert from 'node:assert/strict'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, describe, it } from 'node:test'
+import { type JobResult, runJob } from './job.ts'
+
+const head = "import { after, before, describe, it } from 'node:test'\n"
+const good = "it('fine', () => {})\n"
+
+interface Row {
+  why: string
+  source: string
+  /** Failed tests: how their names begin. */
+  failed: string[]
+  passed: number
+  /** Skipped tests with their reasons. */
+  skipped?: [name: string, reason: string | undefined][]
+}
+
+const rows: Row[] = [
+  { why: 'all is well', source: head + good, failed: [], passed: 1 },
+  {
+    why: 'names are those of the describes and the test',
+    source: `${head}describe('a "b" <c>', () => { it('d & e', () => { throw new Error('no') }) })`,
+    failed: ['a '],
+    passed: 0,
+  },
+  { why: 'no test at all', source: 'export {}', failed: ['(the file)'], passed: 0 },
+  { why: 'it does not load', source: "throw new Error('boom')", failed: ['(the file)'], passed: 0 },
+  {
+    why: 'it ends itself amid its tests, with status 0',
+    source: `${head}${good}it('ends', () => process.exit(0))\n${good}`,
+    failed: ['(the file)'],
+    passed: 0,
+  },
+  {
+    why: 'it is killed',
+    source: `${head}${good}it('dies', () => { process.kill(process.pid, 'SIGKILL') })`,
+    failed: ['(the file): SIGKILL'],
+    passed: 0,
+  },
+  {
+    why: 'it hangs',
+    source: `${head}${good}it('hangs', () => { for (;;) ; })`,
+    failed: ['(the file): killed after 4 s'],
+    passed: 0,
+  },
+  {
+    why: 'a hook throws, in no test',
+    source: `${head}describe('late', () => { after(() => { throw new Error('no') })\n${good}})`,
+    failed: ['(outside of its tests): exit code 1'],
+    passed: 1,
+  },
+  {
+    why: 'skips of every kind have their reason',
+    source: `${head}${good}
+      it('one', { skip: 'a & b' }, () => {})
+      it('two', { skip: false }, () => {})
+      describe('three', { skip: 'all of it' }, () => { it('inner', () => {}) })
+      it('four', (t) => { t.skip('as it ran') })`,
+    failed: [],
+    passed: 2,
+    skipped: [
+      ['four', 'as it ran'],
+      ['one', 'a & b'],
+      ['three', 'all of it'],
+    ],
+  },
+]
+
+for (const runtime of ['bun', 'node'] as const) {
+  describe(`a test file under ${runtime}`, () => {
+    let folder: string
+    before(() => {
+      folder = mkdtempSync(join(tmpdir(), 'ovpn-job-'))
+      writeFileSync(join(folder, 'package.json'), '{"type":"module"}')
+    })
+    after(() => rmSync(folder, { recursive: true, force: true }))
+
+    const run = (source: string): Promise<JobResult> => {
+      const file = join(folder, 'one.test.ts')
+      writeFileSync(file, source)
+      const command = runtime === 'bun' ? process.execPath : 'node'
+      return runJob({ name: file, command, args: [file], limitSeconds: 4, file, runtime })
+    }
+
+    for (const { why, source, failed, passed, skipped = [] } of rows) {
+      it(why, async () => {
+        const { results, output } = await run(source)
+        const names = results.filter(({ outcome }) => outcome === 'failed').map(({ name }) => name)
+        assert.equal(names.length, failed.length, `${names.join('; ')}\n${output}`)
+        failed.forEach((begin, i) => {
+          assert.ok(names[i]!.startsWith(begin), names[i])
+        })
+        assert.equal(results.filter(({ outcome }) => outcome === 'passed').length, passed)
+        const found = results.filter(({ outcome }) => outcome === 'skipped')
+        assert.deepEqual(found.map(({ name, reason }) => [name, reason]).sort(), skipped)
+      })
+    }
+  })
+}
+
+describe('a check', () => {
+  it('is one test, by its exit status', async () => {
+    const job = { name: 'check', limitSeconds: 4 }
+    const well = await runJob({ ...job, command: 'true', args: [] })
+    assert.deepEqual(well.results, [{ name: 'check', outcome: 'passed', reason: undefined }])
+    const ill = await runJob({ ...job, command: 'false', args: [] })
+    assert.equal(ill.results[0]!.outcome, 'failed')
+    const missing = await runJob({ ...job, command: 'no-such-command', args: [] })
+    assert.equal(missing.results[0]!.outcome, 'failed')
+  })
+})
