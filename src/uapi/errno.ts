@@ -68,6 +68,8 @@ export interface ErrorDetail {
   missNest?: number
   /** Where the offending attribute starts, counted likewise. */
   offset?: number
+  /** Found while attributes were parsed: the kernel answers even a dump with an error then, not with DONE. */
+  policy?: boolean
 }
 
 /**
@@ -82,6 +84,7 @@ export class ApiError extends Error {
   readonly missType: number | undefined
   readonly missNest: number | undefined
   readonly offset: number | undefined
+  readonly policy: boolean
 
   constructor(errno: Errno, reason: string, attribute?: string, detail: ErrorDetail = {}) {
     super(attribute === undefined ? reason : `${reason}: ${attribute}`)
@@ -92,6 +95,7 @@ export class ApiError extends Error {
     this.missType = detail.missType
     this.missNest = detail.missNest
     this.offset = detail.offset
+    this.policy = detail.policy ?? false
   }
 
   /** What an error reply says; a number that is not in the table becomes EPROTO, told in the text. */
