@@ -83,6 +83,13 @@ export class Deframer {
     return this.#write - this.#read
   }
 
+  /** Begins with another stream: nothing read, nothing failed. */
+  reset(): void {
+    this.#read = this.#start
+    this.#write = this.#start
+    this.#failed = FrameState.Incomplete
+  }
+
   /** `count` more bytes of the stream lie at what was `writeOffset`. */
   wrote(count: number): void {
     this.#write += count

@@ -7,7 +7,7 @@
 import { addressWords, type Endpoint } from './address.ts'
 import type { AeadProvider } from './aead.ts'
 import type { Millis } from './keepalive.ts'
-import { type KeyConfig, KeySlot } from './key-slot.ts'
+import { type KeyCipher, type KeyConfig, KeySlot } from './key-slot.ts'
 import type { PacketMemory } from './memory.ts'
 import { Outbox } from './outbox.ts'
 import { type EndpointConfig, Peer, type PeerConfig, type PeerHandle } from './peer.ts'
@@ -59,7 +59,7 @@ export interface PeerSnapshot {
   linkTxPackets: number
   lastRxMs: number | undefined
   lastTxMs: number | undefined
-  keys: { slot: SlotName; keyId: number; cipher: string; ageMs: number; packetId: number }[]
+  keys: { slot: SlotName; keyId: number; cipher: KeyCipher; ageMs: number; lastPacketId: number }[]
   drops: { reason: string; count: number }[]
 }
 
@@ -291,7 +291,7 @@ function snapshot(peer: Peer, now: Millis): PeerSnapshot {
             keyId: of.keyId,
             cipher: of.cipher,
             ageMs: now - of.installed,
-            packetId: of.nextPacketId,
+            lastPacketId: of.lastPacketId,
           },
         ]
   const age = (at: Millis) => (at === -Infinity ? undefined : now - at)

@@ -79,9 +79,9 @@ export class KeySlot {
     }
   }
 
-  /** The packet id the next sealed packet will get; 0 when there is none left. */
-  get nextPacketId(): number {
-    return this.#packetIds.peek()
+  /** The packet id last sent; 0 before the first. */
+  get lastPacketId(): number {
+    return (this.#packetIds.peek() || 2 ** 32) - 1
   }
 
   /**

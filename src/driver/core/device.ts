@@ -1,0 +1,564 @@
+/**
+ * One device as its configuration sees it: its mode, its peers, which keys they hold. Answers the requests of the API
+ * and says what is to be notified. Pure: the data path, sockets and the carrier are behind interfaces; what traffic changes
+ * is asked of the data path. Requests run one after another, so that each finds and leaves the device whole.
+ */
+import { ApiError } from '../../uapi/errno.ts'
+import type {
+  ArgsOf,
+  DelReason,
+  DialectName,
+  DriverEvent,
+  KeyInfo,
+  LinkKind,
+  Mode,
+  PeerNew,
+  Peer as PeerReply,
+  PeerSet,
+  Slot,
+} from '../../uapi/types.ts'
+import { addressText, addressWords, isV4 } from './address.ts'
+import type { PeerChange, PeerSnapshot } from './engine.ts'
+import type { KeyCipher, KeyConfig } from './key-slot.ts'
+import type { EndpointConfig, PeerConfig, PeerHandle, TransportId } from './peer.ts'
+
+/** A transport socket that the driver has, or could have. */
+export interface Transport {
+  readonly id: TransportId
+  /** TCP: it belongs to one peer and needs no remote address. */
+  readonly stream: boolean
+  readonly localPort: number
+  /** Where a stream leads, and from where. */
+  readonly remote?: EndpointConfig
+  readonly local?: EndpointConfig
+  /** Where notifications about its peers go: identity of its network namespace. */
+  readonly netns: string
+}
+
+/** A socket the caller named, before it is taken over; nothing has been changed by looking. */
+export interface SocketOffer {
+  readonly stream: boolean
+  /** Takes it over, or shares what was taken over before. Throws ApiError, and then nothing has happened. */
+  attach(): Promise<Transport>
+  /** Lets go of it if it was not attached. */
+  release(): void
+}
+
+/** The data path, wherever its threads are. Peers that are gone are passed over: false. */
+export interface DataPath {
+  addPeer(config: PeerConfig): Promise<void>
+  changePeer(handle: PeerHandle, change: PeerChange): Promise<boolean>
+  removePeer(handle: PeerHandle): Promise<void>
+  installKey(handle: PeerHandle, slot: Slot, config: KeyConfig): Promise<boolean>
+  swapKeys(handle: PeerHandle): Promise<void>
+  deleteKey(handle: PeerHandle, slot: Slot): Promise<void>
+  snapshot(handle: PeerHandle): Promise<PeerSnapshot | undefined>
+  snapshots(): Promise<PeerSnapshot[]>
+}
+
+export interface DeviceSink {
+  /** Lets go of a transport one of whose peers is gone. */
+  detach(transport: Transport): void
+  /** `netns`: of the peer's socket. */
+  notify(event: DriverEvent, netns: string): void
+  /** Point-to-point devices of kind `ovpn` have a carrier only while there is a peer. */
+  carrier(on: boolean): void
+}
+
+export interface DeviceOptions {
+  ifindex: number
+  kind: LinkKind
+  mode: Mode
+  path: DataPath
+  sink: DeviceSink
+  /** Allows the cipher `none`, in the dialect that has it. */
+  allowNone: boolean
+}
+
+interface PeerRecord {
+  readonly handle: PeerHandle
+  readonly id: number
+  readonly transport: Transport
+  txId: number
+  vpnIpv4: string | undefined
+  vpnIpv6: string | undefined
+  keepaliveInterval: number
+  keepaliveTimeout: number
+  keys: { primary: KeyRecord | undefined; secondary: KeyRecord | undefined }
+}
+
+interface KeyRecord {
+  keyId: number
+  cipher: KeyInfo['cipherAlg']
+}
+
+const KEY_BYTES: { [C in KeyInfo['cipherAlg']]: { [bytes: number]: KeyCipher } } = {
+  none: {},
+  'aes-gcm': { 16: 'aes-128-gcm', 24: 'aes-192-gcm', 32: 'aes-256-gcm' },
+  'chacha20-poly1305': { 32: 'chacha20-poly1305' },
+}
+
+/** Handles are never used twice, on any device. */
+let lastHandle = 0
+
+export class Device {
+  readonly ifindex: number
+  readonly kind: LinkKind
+  readonly mode: Mode
+  readonly #path: DataPath
+  readonly #sink: DeviceSink
+  readonly #allowNone: boolean
+  readonly #peers = new Map<number, PeerRecord>()
+  readonly #byHandle = new Map<PeerHandle, PeerRecord>()
+  /** VPN addresses in use (text), for the check that no two peers share one. */
+  readonly #vpnAddresses = new Map<string, PeerRecord>()
+  #last: Promise<unknown> = Promise.resolve()
+  #closed = false
+
+  constructor(options: DeviceOptions) {
+    this.ifindex = options.ifindex
+    this.kind = options.kind
+    this.mode = options.mode
+    this.#path = options.path
+    this.#sink = options.sink
+    this.#allowNone = options.allowNone
+  }
+
+  get peerCount(): number {
+    return this.#peers.size
+  }
+
+  // Requests ---------------------------------------------------------------------------------------------------------
+
+  /**
+   * Adds a peer. `open` looks at the socket the caller named. Checks come in the order of netlink-api 5.3 and 3.3:
+   * those of the attributes themselves have been made when the message was decoded.
+   */
+  peerNew(args: PeerNew, open: (fd: number) => SocketOffer, dialect: DialectName): Promise<void> {
+    return this.#alone(async () => {
+      const vpn = this.#vpnAddressesOf(args)
+      if (this.mode === 'p2p' && dialect === 'ovpn' && hasVpnAddress(args)) {
+        throw new ApiError('EINVAL', 'VPN IP unexpected in P2P mode')
+      }
+      if (this.mode === 'mp' && vpn.vpnIpv4 === undefined && vpn.vpnIpv6 === undefined) {
+        throw new ApiError('EINVAL', 'VPN IP must be provided in MP mode')
+      }
+      const remote = endpointOf(args)
+      const offer = open(args.socket)
+      try {
+        if (!offer.stream && remote === undefined) {
+          throw new ApiError('EINVAL', 'missing remote IP address for UDP socket')
+        }
+        if (offer.stream && remote !== undefined && dialect === 'ovpn') {
+          throw new ApiError('EINVAL', 'unexpected remote IP address with non UDP socket')
+        }
+        if (this.mode === 'mp' && this.#peers.has(args.id)) {
+          throw new ApiError('EEXIST', 'cannot add new peer (id in use)', 'peer.id')
+        }
+        this.#refuseTaken(vpn, undefined)
+        const transport = await offer.attach()
+        try {
+          await this.#add(args, vpn, transport, offer.stream ? undefined : remote)
+        } catch (error) {
+          this.#sink.detach(transport)
+          throw error
+        }
+      } finally {
+        offer.release()
+      }
+    })
+  }
+
+  peerSet(args: PeerSet, dialect: DialectName): Promise<void> {
+    return this.#alone(async () => {
+      const record = this.#find(args.id)
+      const vpn = this.#vpnAddressesOf(args)
+      if (this.mode === 'p2p' && dialect === 'ovpn' && hasVpnAddress(args)) {
+        throw new ApiError('EINVAL', 'VPN IP unexpected in P2P mode')
+      }
+      const remote = endpointOf(args)
+      if (remote !== undefined && record.transport.stream) {
+        throw new ApiError('EINVAL', 'cannot set the remote of a TCP peer', 'peer.remote-port')
+      }
+      this.#refuseTaken(vpn, record)
+      const change: PeerChange = { ...vpn }
+      if (args.txId !== undefined) change.txId = args.txId
+      if (remote !== undefined) {
+        change.remote = remote
+        const local = localOf(args)
+        if (local !== undefined) change.local = local
+      }
+      const { keepaliveInterval: interval, keepaliveTimeout: timeout } = args
+      // One without the other was refused, or is to be passed over (netlink-api, 8.3).
+      if (interval !== undefined && timeout !== undefined) change.keepalive = { interval, timeout }
+      if (!(await this.#path.changePeer(record.handle, change))) throw noPeer(args.id)
+      if (args.txId !== undefined) record.txId = args.txId
+      if (change.keepalive !== undefined) {
+        record.keepaliveInterval = change.keepalive.interval
+        record.keepaliveTimeout = change.keepalive.timeout
+      }
+      this.#forgetVpnAddresses(record)
+      if (vpn.vpnIpv4 !== undefined) record.vpnIpv4 = vpn.vpnIpv4
+      if (vpn.vpnIpv6 !== undefined) record.vpnIpv6 = vpn.vpnIpv6
+      this.#noteVpnAddresses(record)
+    })
+  }
+
+  peerDel(id: number): Promise<void> {
+    return this.#alone(async () => {
+      const record = this.#find(id)
+      await this.#remove(record, 'userspace')
+    })
+  }
+
+  peerGet(id: number, extended: boolean): Promise<PeerReply> {
+    return this.#alone(async () => {
+      const record = this.#find(id)
+      const snapshot = await this.#path.snapshot(record.handle)
+      if (snapshot === undefined) throw noPeer(id)
+      return describe(record, snapshot, extended)
+    })
+  }
+
+  peers(extended: boolean): Promise<PeerReply[]> {
+    return this.#alone(async () => {
+      const replies: PeerReply[] = []
+      for (const snapshot of await this.#path.snapshots()) {
+        const record = this.#byHandle.get(snapshot.handle)
+        if (record !== undefined) replies.push(describe(record, snapshot, extended))
+      }
+      return replies
+    })
+  }
+
+  keyNew(args: ArgsOf<'key-new'>['keyconf'], dialect: DialectName): Promise<void> {
+    return this.#alone(async () => {
+      const { cipherAlg, encryptDir, decryptDir, keyId, slot } = args
+      try {
+        const cipher = this.#cipherOf(args, dialect)
+        const record = this.#find(args.peerId)
+        const config = { keyId, cipher, encrypt: encryptDir, decrypt: decryptDir }
+        if (!(await this.#path.installKey(record.handle, slot, config))) throw noPeer(args.peerId)
+        record.keys[slot] = { keyId, cipher: cipherAlg }
+      } finally {
+        encryptDir.cipherKey.fill(0)
+        decryptDir.cipherKey.fill(0)
+      }
+    })
+  }
+
+  keyGet(peerId: number, slot: Slot): Promise<KeyInfo> {
+    return this.#alone(async () => {
+      const key = this.#find(peerId).keys[slot]
+      if (key === undefined) {
+        throw new ApiError('ENOENT', `cannot get key from slot ${slot} for peer ${peerId}`)
+      }
+      return { peerId, slot, keyId: key.keyId, cipherAlg: key.cipher }
+    })
+  }
+
+  keySwap(peerId: number): Promise<void> {
+    return this.#alone(async () => {
+      const { handle, keys } = this.#find(peerId)
+      await this.#path.swapKeys(handle)
+      const { primary, secondary } = keys
+      keys.primary = secondary
+      keys.secondary = primary
+    })
+  }
+
+  keyDel(peerId: number, slot: Slot): Promise<void> {
+    return this.#alone(async () => {
+      const { handle, keys } = this.#find(peerId)
+      await this.#path.deleteKey(handle, slot)
+      keys[slot] = undefined
+    })
+  }
+
+  /** The data path's name for a peer, for packets that go past it. */
+  handleOf(id: number): PeerHandle | undefined {
+    return this.#peers.get(id)?.handle
+  }
+
+  idOf(handle: PeerHandle): number | undefined {
+    return this.#byHandle.get(handle)?.id
+  }
+
+  /** Removes all peers, as the device goes. No request is taken afterwards. */
+  close(): Promise<void> {
+    return this.#alone(async () => {
+      this.#closed = true
+      for (const record of [...this.#peers.values()]) await this.#remove(record, 'teardown')
+    })
+  }
+
+  // What the data path tells: of peers that may be gone by now -----------------------------------------------------
+
+  /** The data path has removed the peer itself. */
+  peerLost(handle: PeerHandle, reason: DelReason): void {
+    const record = this.#byHandle.get(handle)
+    if (record !== undefined) this.#forget(record, reason)
+  }
+
+  /** The owner of the socket has closed it. */
+  transportClosed(id: TransportId): void {
+    for (const record of [...this.#peers.values()]) {
+      if (record.transport.id !== id) continue
+      void this.#path.removePeer(record.handle)
+      this.#forget(record, 'transport-disconnect')
+    }
+  }
+
+  peerFloated(handle: PeerHandle, remote: EndpointConfig): void {
+    const record = this.#byHandle.get(handle)
+    if (record === undefined) return
+    const { address, port, scope } = remote
+    this.#sink.notify(
+      {
+        event: 'peer-float-ntf',
+        ifindex: this.ifindex,
+        peer: {
+          id: record.id,
+          remotePort: port,
+          ...(address.includes(':')
+            ? { remoteIpv6: address, remoteIpv6ScopeId: scope }
+            : { remoteIpv4: address }),
+        },
+      },
+      record.transport.netns,
+    )
+  }
+
+  keyExhausted(handle: PeerHandle, keyId: number): void {
+    const record = this.#byHandle.get(handle)
+    if (record === undefined) return
+    for (const slot of ['primary', 'secondary'] as const) {
+      if (record.keys[slot]?.keyId === keyId) {
+        record.keys[slot] = undefined
+        break
+      }
+    }
+    this.#sink.notify(
+      { event: 'key-swap-ntf', ifindex: this.ifindex, keyconf: { peerId: record.id, keyId } },
+      record.transport.netns,
+    )
+  }
+
+  // Inside -----------------------------------------------------------------------------------------------------------
+
+  /** Runs `work` when all that came before is done. */
+  #alone<T>(work: () => Promise<T>): Promise<T> {
+    const turn = this.#last.then(() => {
+      if (this.#closed) throw new ApiError('ENODEV', 'the device is gone', 'ifindex')
+      return work()
+    })
+    this.#last = turn.catch(() => undefined)
+    return turn
+  }
+
+  #find(id: number): PeerRecord {
+    const record = this.#peers.get(id)
+    if (record === undefined) throw noPeer(id)
+    return record
+  }
+
+  async #add(
+    args: PeerNew,
+    vpn: VpnAddresses,
+    transport: Transport,
+    remote: EndpointConfig | undefined,
+  ): Promise<void> {
+    const { keepaliveInterval, keepaliveTimeout } = args
+    const both = keepaliveInterval !== undefined && keepaliveTimeout !== undefined
+    const record: PeerRecord = {
+      handle: ++lastHandle,
+      id: args.id,
+      transport,
+      txId: args.txId ?? args.id,
+      vpnIpv4: vpn.vpnIpv4,
+      vpnIpv6: vpn.vpnIpv6,
+      keepaliveInterval: both ? keepaliveInterval : 0,
+      keepaliveTimeout: both ? keepaliveTimeout : 0,
+      keys: { primary: undefined, secondary: undefined },
+    }
+    const config: PeerConfig = {
+      handle: record.handle,
+      id: record.id,
+      txId: record.txId,
+      transport: transport.id,
+      stream: transport.stream,
+      keepaliveRule: this.kind === 'ovpn' ? 'together' : 'apart',
+      keepaliveInterval: record.keepaliveInterval,
+      keepaliveTimeout: record.keepaliveTimeout,
+      ...vpn,
+    }
+    const local = transport.stream ? transport.local : localOf(args)
+    const end = transport.stream ? transport.remote : remote
+    if (end !== undefined) config.remote = end
+    if (local !== undefined) config.local = local
+    if (this.mode === 'p2p') {
+      for (const old of [...this.#peers.values()]) await this.#remove(old, 'teardown', true)
+    }
+    await this.#path.addPeer(config)
+    this.#peers.set(record.id, record)
+    this.#byHandle.set(record.handle, record)
+    this.#noteVpnAddresses(record)
+    this.#carrier(true)
+  }
+
+  async #remove(record: PeerRecord, reason: DelReason, replaced = false): Promise<void> {
+    await this.#path.removePeer(record.handle)
+    // It may have expired while the data path was asked; then that has been told.
+    if (this.#byHandle.get(record.handle) === record) this.#forget(record, reason, replaced)
+  }
+
+  #forget(record: PeerRecord, reason: DelReason, replaced = false): void {
+    this.#byHandle.delete(record.handle)
+    if (this.#peers.get(record.id) === record) this.#peers.delete(record.id)
+    this.#forgetVpnAddresses(record)
+    if (!replaced && this.#peers.size === 0) this.#carrier(false)
+    this.#sink.notify(
+      {
+        event: 'peer-del-ntf',
+        ifindex: this.ifindex,
+        peer: { id: record.id, delReason: reason },
+      },
+      record.transport.netns,
+    )
+    this.#sink.detach(record.transport)
+  }
+
+  #carrier(on: boolean): void {
+    if (this.kind === 'ovpn' && this.mode === 'p2p') this.#sink.carrier(on)
+  }
+
+  /** VPN addresses as given, without those that say "none"; in point-to-point mode there are none. */
+  #vpnAddressesOf(args: PeerNew | PeerSet): VpnAddresses {
+    const addresses: VpnAddresses = {}
+    if (this.mode === 'p2p') return addresses
+    if (args.vpnIpv4 !== undefined && args.vpnIpv4 !== '0.0.0.0') addresses.vpnIpv4 = args.vpnIpv4
+    if (args.vpnIpv6 !== undefined && args.vpnIpv6 !== '::') addresses.vpnIpv6 = args.vpnIpv6
+    return addresses
+  }
+
+  #refuseTaken(vpn: VpnAddresses, owner: PeerRecord | undefined): void {
+    for (const address of [vpn.vpnIpv4, vpn.vpnIpv6]) {
+      const holder = address === undefined ? undefined : this.#vpnAddresses.get(address)
+      if (holder !== undefined && holder !== owner) {
+        throw new ApiError('EADDRINUSE', `VPN IP ${address} already in use by peer ${holder.id}`)
+      }
+    }
+  }
+
+  #noteVpnAddresses(record: PeerRecord): void {
+    for (const address of [record.vpnIpv4, record.vpnIpv6]) {
+      if (address !== undefined) this.#vpnAddresses.set(address, record)
+    }
+  }
+
+  #forgetVpnAddresses(record: PeerRecord): void {
+    for (const address of [record.vpnIpv4, record.vpnIpv6]) {
+      if (address !== undefined && this.#vpnAddresses.get(address) === record) {
+        this.#vpnAddresses.delete(address)
+      }
+    }
+  }
+
+  #cipherOf(args: ArgsOf<'key-new'>['keyconf'], dialect: DialectName): KeyCipher {
+    const { cipherAlg, encryptDir, decryptDir } = args
+    if (cipherAlg === 'none') {
+      if (dialect === 'ovpn-dco' && this.#allowNone) return 'none'
+      throw new ApiError('EINVAL', 'unsupported cipher', 'keyconf.cipher-alg')
+    }
+    const bytes = encryptDir.cipherKey.length
+    const cipher = KEY_BYTES[cipherAlg][bytes]
+    if (cipher === undefined || decryptDir.cipherKey.length !== bytes) {
+      const expected = Object.keys(KEY_BYTES[cipherAlg]).join(', ')
+      throw new ApiError(
+        'EINVAL',
+        `key of ${bytes} bytes to send and ${decryptDir.cipherKey.length} to receive, expected ${expected} for ${cipherAlg}`,
+      )
+    }
+    return cipher
+  }
+}
+
+interface VpnAddresses {
+  vpnIpv4?: string
+  vpnIpv6?: string
+}
+
+function hasVpnAddress(args: PeerNew | PeerSet): boolean {
+  return args.vpnIpv4 !== undefined || args.vpnIpv6 !== undefined
+}
+
+function noPeer(id: number): ApiError {
+  return new ApiError('ENOENT', `cannot find peer with id ${id}`)
+}
+
+/** The remote endpoint in a request, IPv4-mapped addresses as IPv4. */
+function endpointOf(args: PeerNew | PeerSet): EndpointConfig | undefined {
+  const address = args.remoteIpv4 ?? args.remoteIpv6
+  if (address === undefined || args.remotePort === undefined) return undefined
+  return {
+    address: addressText(addressWords(address)),
+    port: args.remotePort,
+    scope: args.remoteIpv6ScopeId ?? 0,
+  }
+}
+
+function localOf(args: PeerNew | PeerSet): EndpointConfig | undefined {
+  const address = args.localIpv4 ?? args.localIpv6
+  if (address === undefined) return undefined
+  return { address: addressText(addressWords(address)), port: 0, scope: 0 }
+}
+
+function describe(record: PeerRecord, snapshot: PeerSnapshot, extended: boolean): PeerReply {
+  const { transport } = record
+  const reply: PeerReply = {
+    id: record.id,
+    txId: record.txId,
+    localPort: transport.localPort,
+    keepaliveInterval: record.keepaliveInterval,
+    keepaliveTimeout: record.keepaliveTimeout,
+    vpnRxBytes: snapshot.vpnRxBytes,
+    vpnTxBytes: snapshot.vpnTxBytes,
+    vpnRxPackets: snapshot.vpnRxPackets,
+    vpnTxPackets: snapshot.vpnTxPackets,
+    linkRxBytes: snapshot.linkRxBytes,
+    linkTxBytes: snapshot.linkTxBytes,
+    linkRxPackets: snapshot.linkRxPackets,
+    linkTxPackets: snapshot.linkTxPackets,
+  }
+  if (record.vpnIpv4 !== undefined) reply.vpnIpv4 = record.vpnIpv4
+  if (record.vpnIpv6 !== undefined) reply.vpnIpv6 = record.vpnIpv6
+  if (!transport.stream || extended) {
+    const { address, port, scope } = snapshot.remote
+    const [a, b, c] = addressWords(address)
+    const v4 = isV4(a!, b!, c!)
+    reply.remotePort = port
+    if (v4) {
+      reply.remoteIpv4 = address
+      reply.localIpv4 = snapshot.local === '::' ? '0.0.0.0' : snapshot.local
+    } else {
+      reply.remoteIpv6 = address
+      reply.remoteIpv6ScopeId = scope
+      reply.localIpv6 = snapshot.local === '0.0.0.0' ? '::' : snapshot.local
+    }
+  }
+  if (extended) {
+    reply.transport = transport.stream ? 'tcp' : 'udp'
+    if (snapshot.lastRxMs !== undefined) reply.lastRxMs = Math.round(snapshot.lastRxMs)
+    if (snapshot.lastTxMs !== undefined) reply.lastTxMs = Math.round(snapshot.lastTxMs)
+    reply.keys = snapshot.keys.map((key) => ({
+      slot: key.slot,
+      keyId: key.keyId,
+      cipherAlg:
+        key.cipher === 'none' || key.cipher === 'chacha20-poly1305' ? key.cipher : 'aes-gcm',
+      ageMs: Math.round(key.ageMs),
+      packetId: key.lastPacketId,
+    }))
+    reply.drops = snapshot.drops
+  }
+  return reply
+}

@@ -1,0 +1,509 @@
+/**
+ * The user-space driver: the devices there are, their workers and sockets. Answers the requests that the server has decoded
+ * (server.ts), by handing each to its device, and carries what the data path tells back to it. Runs on the control thread.
+ */
+import { openLibc } from '../../platform/libc.ts'
+import { OsError } from '../../platform/errors.ts'
+import { netnsId } from '../../platform/netns.ts'
+import { takeTcp } from '../../platform/tcp.ts'
+import { openTun, type Tun } from '../../platform/tun.ts'
+import { inspectSocket, joinUdp } from '../../platform/udp.ts'
+import { ApiError } from '../../uapi/errno.ts'
+import type {
+  ArgsOf,
+  DialectName,
+  DriverEvent,
+  Link,
+  LinkKind,
+  LinkNew,
+  Mode,
+  Request,
+} from '../../uapi/types.ts'
+import { Opcode, opcodeOf } from '../../wire/opcode.ts'
+import { type DataPath, Device, type SocketOffer, type Transport } from '../core/device.ts'
+import type { PeerHandle, TransportId } from '../core/peer.ts'
+import type { Backend, Caller } from '../server.ts'
+import { WorkerHandle } from './handle.ts'
+import type { Happening } from './protocol.ts'
+
+/** Default MTU, as the kernel's drivers have it (driver-behaviour, 7): 1500 less the room their packets take. */
+const DEFAULT_MTU: { [K in LinkKind]: number } = { ovpn: 1416, 'ovpn-dco': 1428 }
+const MIN_MTU = 68
+const MAX_MTU: { [K in LinkKind]: number } = { ovpn: 65451, 'ovpn-dco': 65463 }
+/** Control packets of TCP peers kept for whoever registers next. */
+const UNCLAIMED_LIMIT = 256
+
+export interface HostOptions {
+  log(text: string): void
+  /** 32 random bits. */
+  random(): number
+  /** Allows the cipher `none` of the RFC's dialect: for debugging. */
+  allowNone: boolean
+}
+
+/** A transport and who counts on it. */
+interface Held {
+  readonly transport: Transport
+  readonly cookie: bigint
+  users: number
+  close(): Promise<void>
+}
+
+export class DriverHost implements Backend {
+  readonly #options: HostOptions
+  readonly #devices = new Set<HostedDevice>()
+  readonly #listeners: Parameters<Backend['onEvent']>[0][] = []
+  /** Sockets in use, by cookie: one belongs to one device at most. */
+  readonly #sockets = new Map<bigint, HostedDevice>()
+
+  constructor(options: HostOptions) {
+    this.#options = options
+  }
+
+  onEvent(listener: Parameters<Backend['onEvent']>[0]): void {
+    this.#listeners.push(listener)
+  }
+
+  async request(request: Request, caller: Caller, dialect: DialectName): Promise<unknown> {
+    switch (request.command) {
+      case 'link-new':
+        return this.#create(request.args.link, caller)
+      case 'link-del': {
+        const device = this.#find(request.args.ifindex, caller)
+        await this.#remove(device)
+        return undefined
+      }
+      case 'link-get':
+        if (request.dump) break
+        return this.#find(request.args.ifindex, caller).describe()
+      default:
+        if (request.dump) break
+        return this.#device(request.args.ifindex, caller, dialect).request(request, caller, dialect)
+    }
+    throw new ApiError('EOPNOTSUPP', `${request.command} cannot be asked of one`)
+  }
+
+  async dump(request: Request, caller: Caller, dialect: DialectName): Promise<unknown[]> {
+    if (request.command === 'link-get') {
+      const here = [...this.#devices].filter((device) => device.netns === caller.netns)
+      return Promise.all(here.map((device) => device.describe()))
+    }
+    if (request.command === 'peer-get' && request.dump) {
+      const { ifindex, extended } = request.args
+      return this.#device(ifindex, caller, dialect).device.peers(extended ?? false)
+    }
+    throw new ApiError('EOPNOTSUPP', `${request.command} cannot be asked of all`)
+  }
+
+  /** Removes every device; its peers are told TEARDOWN. */
+  async close(): Promise<void> {
+    await Promise.all([...this.#devices].map((device) => this.#remove(device)))
+  }
+
+  #find(ifindex: number, caller: Caller): HostedDevice {
+    for (const device of this.#devices) {
+      if (device.ifindex === ifindex && device.netns === caller.netns) return device
+    }
+    throw new ApiError('ENODEV', 'ifindex does not match any interface', 'ifindex')
+  }
+
+  /** The device, if it is of the kind that the dialect speaks of. */
+  #device(ifindex: number, caller: Caller, dialect: DialectName): HostedDevice {
+    const device = this.#find(ifindex, caller)
+    if ((device.kind === 'ovpn') !== (dialect === 'ovpn')) {
+      throw new ApiError('EINVAL', `specified interface is not ${dialect}`, 'ifindex')
+    }
+    return device
+  }
+
+  async #create(link: LinkNew, caller: Caller): Promise<Link> {
+    const { kind, mode } = link
+    const mtu = link.mtu ?? DEFAULT_MTU[kind]
+    if (mtu < MIN_MTU || mtu > MAX_MTU[kind]) {
+      throw new ApiError('EINVAL', `mtu ${mtu} is not in ${MIN_MTU}..${MAX_MTU[kind]}`, 'link.mtu')
+    }
+    const netns = caller.openNetns()
+    let tun: Tun
+    try {
+      tun = openTun({
+        netns,
+        mtu,
+        carrier: kind !== 'ovpn' || mode !== 'p2p',
+        ...(link.name === undefined ? {} : { name: link.name }),
+      })
+    } catch (error) {
+      throw refusal(error, 'link.name')
+    } finally {
+      openLibc().close(netns)
+    }
+    const device = new HostedDevice({
+      tun,
+      kind,
+      mode,
+      netns: caller.netns,
+      host: this.#options,
+      sockets: this.#sockets,
+      notify: (event, scope) => {
+        for (const listener of this.#listeners) listener(event, scope)
+      },
+      gone: (why) => {
+        this.#options.log(`${tun.name}: ${why}`)
+        void this.#remove(device)
+      },
+    })
+    this.#devices.add(device)
+    try {
+      const described = await device.describe()
+      this.#options.log(`${tun.name}: created (${kind}, ${mode}, mtu ${mtu})`)
+      return described
+    } catch (error) {
+      await this.#remove(device)
+      throw refusal(error)
+    }
+  }
+
+  async #remove(device: HostedDevice): Promise<void> {
+    if (!this.#devices.delete(device)) return
+    await device.close()
+    this.#options.log(`${device.name}: removed`)
+  }
+}
+
+interface HostedOptions {
+  tun: Tun
+  kind: LinkKind
+  mode: Mode
+  netns: string
+  host: HostOptions
+  sockets: Map<bigint, HostedDevice>
+  notify: Parameters<Parameters<Backend['onEvent']>[0]> extends [infer E, infer S]
+    ? (event: E, scope: S) => void
+    : never
+  /** The device cannot go on: it was removed by somebody else, or its worker failed. */
+  gone(why: string): void
+}
+
+/** A device with what belongs to it in this process: its queue, its worker, its transports. */
+class HostedDevice {
+  readonly kind: LinkKind
+  readonly netns: string
+  readonly device: Device
+  readonly #options: HostedOptions
+  readonly #sys = openLibc()
+  readonly #wake: number
+  readonly #worker: WorkerHandle
+  readonly #transports = new Map<TransportId, Held>()
+  #lastTransport = 0
+  #registered: Caller | undefined
+  readonly #unclaimed: DriverEvent[] = []
+  #unclaimedDropped = 0
+
+  constructor(options: HostedOptions) {
+    const { tun, kind, mode } = options
+    this.#options = options
+    this.kind = kind
+    this.netns = options.netns
+    this.#wake = this.#sys.eventfd()
+    this.#worker = new WorkerHandle(
+      {
+        wake: this.#wake,
+        device: tun.fds[0]!,
+        glueUdp: tun.offloads.uso,
+        single: mode === 'p2p',
+        seed: options.host.random(),
+        ifindex: tun.ifindex,
+      },
+      () => this.#sys.signal(this.#wake),
+      (happening) => this.#happened(happening),
+    )
+    this.device = new Device({
+      ifindex: tun.ifindex,
+      kind,
+      mode,
+      allowNone: options.host.allowNone,
+      path: this.#path(),
+      sink: {
+        detach: (transport) => this.#detach(transport),
+        notify: (event, netns) => this.#notify(event, netns),
+        carrier: (on) => tun.setCarrier(on),
+      },
+    })
+  }
+
+  get ifindex(): number {
+    return this.#options.tun.ifindex
+  }
+
+  get name(): string {
+    return this.#options.tun.name
+  }
+
+  /** Carries out a request about peers, keys or control packets. */
+  async request(request: Request, caller: Caller, dialect: DialectName): Promise<unknown> {
+    const { device } = this
+    switch (request.command) {
+      case 'peer-new':
+        return device.peerNew(request.args.peer, (fd) => this.#offer(fd, caller), dialect)
+      case 'peer-set':
+        return device.peerSet(request.args.peer, dialect)
+      case 'peer-get':
+        if (request.dump) break
+        return device.peerGet(request.args.peer.id, request.args.extended ?? false)
+      case 'peer-del':
+        return device.peerDel(request.args.peer.id)
+      case 'key-new':
+        return device.keyNew(request.args.keyconf, dialect)
+      case 'key-get':
+        return device.keyGet(request.args.keyconf.peerId, request.args.keyconf.slot)
+      case 'key-swap':
+        return device.keySwap(request.args.keyconf.peerId)
+      case 'key-del':
+        return device.keyDel(request.args.keyconf.peerId, request.args.keyconf.slot)
+      case 'packet-register':
+        return this.#register(caller)
+      case 'packet':
+        return this.#sendControl(request.args.packet)
+    }
+    throw new ApiError('EOPNOTSUPP', `${request.command} is not a request about a device`)
+  }
+
+  async describe(): Promise<Link> {
+    const { tun, kind, netns } = this.#options
+    const stats = await this.#worker.call({ op: 'stats' })
+    const drops = [...stats.drops]
+    if (this.#unclaimedDropped > 0) {
+      drops.push({ reason: 'rx-control-unclaimed', count: this.#unclaimedDropped })
+    }
+    return {
+      ifindex: tun.ifindex,
+      name: tun.name,
+      kind,
+      mode: this.device.mode,
+      mtu: tun.mtu(),
+      netns: Number(netns.split(':')[1]),
+      workers: 1,
+      provider: stats.provider,
+      features: Object.entries(tun.offloads)
+        .filter(([, on]) => on)
+        .map(([feature]) => feature)
+        .join(','),
+      rxBytes: stats.rxBytes,
+      rxPackets: stats.rxPackets,
+      txBytes: stats.txBytes,
+      txPackets: stats.txPackets,
+      peers: this.device.peerCount,
+      drops,
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.device.close()
+    await this.#worker.stop()
+    for (const held of this.#transports.values()) await held.close()
+    this.#options.tun.close()
+    this.#sys.close(this.#wake)
+  }
+
+  // Control packets --------------------------------------------------------------------------------------------------
+
+  #register(caller: Caller): void {
+    if (this.#registered !== undefined) {
+      throw new ApiError('EBUSY', 'somebody else receives the control packets of this interface')
+    }
+    this.#registered = caller
+    caller.onClose(() => {
+      if (this.#registered === caller) this.#registered = undefined
+    })
+    for (const event of this.#unclaimed.splice(0)) caller.deliver(event)
+  }
+
+  async #sendControl({ packet, peerId }: ArgsOf<'packet'>['packet']): Promise<void> {
+    if (packet.length < 4 || packet.length > this.#options.tun.mtu()) {
+      throw new ApiError('EINVAL', `packet of ${packet.length} bytes`, 'packet.packet')
+    }
+    const opcode = opcodeOf(packet[0]!)
+    if (opcode === Opcode.DataV1 || opcode === Opcode.DataV2) {
+      throw new ApiError('EINVAL', 'data packets are made by the driver', 'packet.packet')
+    }
+    const handle = this.device.handleOf(peerId)
+    const errno =
+      handle === undefined
+        ? UNREACHABLE
+        : await this.#worker.call({ op: 'send-control', handle, packet })
+    if (errno !== 0) throw ApiError.from(errno, `cannot send to peer ${peerId}`)
+  }
+
+  #control(handle: PeerHandle, packet: Uint8Array, eof: boolean): void {
+    const peerId = this.device.idOf(handle)
+    if (peerId === undefined) return
+    const event: DriverEvent = {
+      event: 'packet',
+      ifindex: this.ifindex,
+      packet: eof ? { packet, peerId, eof } : { packet, peerId },
+    }
+    if (this.#registered !== undefined) this.#registered.deliver(event)
+    else if (this.#unclaimed.length < UNCLAIMED_LIMIT) this.#unclaimed.push(event)
+    else this.#unclaimedDropped++
+  }
+
+  // What the worker tells --------------------------------------------------------------------------------------------
+
+  #happened(happening: Happening): void {
+    switch (happening.what) {
+      case 'expired':
+        return this.device.peerLost(happening.handle, 'expired')
+      case 'transport-error':
+        return this.device.peerLost(happening.handle, 'transport-error')
+      case 'floated':
+        return this.device.peerFloated(happening.handle, happening.remote)
+      case 'key-exhausted':
+        return this.device.keyExhausted(happening.handle, happening.keyId)
+      case 'socket-closed':
+        return this.device.transportClosed(happening.transport)
+      case 'control':
+        return this.#control(happening.handle, happening.packet, false)
+      case 'stream-ended':
+        return this.#control(happening.handle, new Uint8Array(0), true)
+      case 'device-gone':
+        return this.#options.gone('the interface was removed')
+      case 'failed':
+        return this.#options.gone(`its worker failed: ${happening.error}`)
+    }
+  }
+
+  #notify(event: DriverEvent, socketNetns: string): void {
+    const { notify, kind, netns } = this.#options
+    if (kind === 'ovpn') notify(event, { netns: socketNetns, dialects: ['ovpn'] })
+    else notify(event, { netns, dialects: ['ovpn-dco', 'ovpn-dco-v2'] })
+  }
+
+  #path(): DataPath {
+    const call = this.#worker.call.bind(this.#worker) as WorkerHandle['call']
+    return {
+      addPeer: (config) => call({ op: 'add-peer', config }),
+      changePeer: (handle, change) => call({ op: 'change-peer', handle, change }),
+      removePeer: (handle) => call({ op: 'remove-peer', handle }),
+      installKey: (handle, slot, config) => call({ op: 'install-key', handle, slot, config }),
+      swapKeys: (handle) => call({ op: 'swap-keys', handle }),
+      deleteKey: (handle, slot) => call({ op: 'delete-key', handle, slot }),
+      snapshot: (handle) => call({ op: 'snapshot', handle }),
+      snapshots: () => call({ op: 'snapshots' }),
+    }
+  }
+
+  // Transports -------------------------------------------------------------------------------------------------------
+
+  /** Looks at the socket that the caller has as `fd`. */
+  #offer(fd: number, caller: Caller): SocketOffer {
+    const own = caller.takeFd(fd)
+    let kept = false
+    const close = () => {
+      if (!kept) this.#sys.close(own)
+    }
+    try {
+      const found = inspectSocket(own)
+      if (found.protocol === 'other') throw notEncapsulated('EOPNOTSUPP')
+      const stream = found.protocol === 'tcp'
+      return {
+        stream,
+        attach: async () => {
+          const owner = this.#options.sockets.get(found.cookie)
+          if (owner !== undefined && (owner !== this || stream)) throw notEncapsulated('EBUSY')
+          const held =
+            [...this.#transports.values()].find(({ cookie }) => cookie === found.cookie) ??
+            (stream ? await this.#holdStream(own, found.cookie) : await this.#holdUdp(own, found.cookie))
+          kept = stream
+          held.users++
+          return held.transport
+        },
+        release: close,
+      }
+    } catch (error) {
+      close()
+      throw error instanceof OsError ? notEncapsulated(error.code) : error
+    }
+  }
+
+  async #holdUdp(fd: number, cookie: bigint): Promise<Held> {
+    const joined = attempt(() =>
+      joinUdp(fd, { shards: 1, steering: { v1: this.kind === 'ovpn' ? 'drop' : 'pass' } }),
+    )
+    const id = ++this.#lastTransport
+    const held: Held = {
+      transport: { id, stream: false, localPort: joined.localPort, netns: joined.netns },
+      cookie,
+      users: 0,
+      close: async () => joined.close(),
+    }
+    const watch = { fd: joined.closeWatch, cookie }
+    const v6 = joined.family === 6
+    await this.#hold(held, { op: 'add-socket', transport: id, fd: joined.shards[0]!, v6, watch })
+    return held
+  }
+
+  async #holdStream(fd: number, cookie: bigint): Promise<Held> {
+    const { local, remote, netns } = attempt(() => takeTcp(fd))
+    const id = ++this.#lastTransport
+    const held: Held = {
+      transport: { id, stream: true, localPort: local.port, remote, local, netns },
+      cookie,
+      users: 0,
+      close: async () => {
+        this.#sys.close(fd)
+      },
+    }
+    await this.#hold(held, { op: 'add-stream', transport: id, fd })
+    return held
+  }
+
+  async #hold(
+    held: Held,
+    command: Parameters<WorkerHandle['call']>[0] & { op: 'add-socket' | 'add-stream' },
+  ): Promise<void> {
+    this.#transports.set(held.transport.id, held)
+    this.#options.sockets.set(held.cookie, this)
+    try {
+      await this.#worker.call(command)
+    } catch (error) {
+      this.#drop(held)
+      if (!held.transport.stream) await held.close()
+      throw error
+    }
+  }
+
+  #detach(transport: Transport): void {
+    const held = this.#transports.get(transport.id)
+    if (held === undefined || --held.users > 0) return
+    this.#drop(held)
+    void this.#worker
+      .call({ op: 'remove-transport', transport: transport.id })
+      .catch(() => undefined)
+      .then(() => held.close())
+  }
+
+  #drop(held: Held): void {
+    this.#transports.delete(held.transport.id)
+    this.#options.sockets.delete(held.cookie)
+  }
+}
+
+const UNREACHABLE = 113 // EHOSTUNREACH
+
+function notEncapsulated(code: string): ApiError {
+  return new ApiError('ENOTSOCK', `cannot encapsulate socket: ${code}`, 'peer.socket')
+}
+
+/** Runs a step of a take-over, whose failures of whatever kind are ENOTSOCK (netlink-api, 5.3). */
+function attempt<T>(step: () => T): T {
+  try {
+    return step()
+  } catch (error) {
+    throw error instanceof OsError
+      ? new ApiError('ENOTSOCK', `cannot encapsulate socket: ${error.message}`, 'peer.socket')
+      : error
+  }
+}
+
+function refusal(error: unknown, attribute?: string): unknown {
+  return error instanceof OsError ? ApiError.from(error.errno, error.message) : error
+}

@@ -1,0 +1,436 @@
+/**
+ * The thread that moves packets: waits on the device, its sockets and streams, and the control thread, and runs each to
+ * completion (design.md, D5). All packet work is the engine's; this owns descriptors and nothing else. Entry point of a worker.
+ */
+import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads'
+import { E, EPOLL } from '../../platform/layout.ts'
+import { openLibc } from '../../platform/libc.ts'
+import { openLibcrypto } from '../../platform/libcrypto.ts'
+import { createMemory } from '../../platform/memory.ts'
+import { openRouteWatch, RouteQuery } from '../../platform/netlink.ts'
+import { parseClosedSockets } from '../../platform/udp.ts'
+import { Opcode, opcodeOf } from '../../wire/opcode.ts'
+import { addressBytes, wordsOfBytes } from '../core/address.ts'
+import { Engine, type EngineSink } from '../core/engine.ts'
+import type { Millis } from '../core/keepalive.ts'
+import { Outbox } from '../core/outbox.ts'
+import type { Peer, PeerHandle, TransportId } from '../core/peer.ts'
+import { MAX_PACKET, VNET_BYTES } from '../core/train.ts'
+import { Verdict } from '../core/verdict.ts'
+import type {
+  Command,
+  FromWorker,
+  Happening,
+  Numbered,
+  Results,
+  WorkerOptions,
+} from './protocol.ts'
+import { Stream, StreamIo } from './stream.ts'
+import { UdpIo } from './udp-socket.ts'
+
+const MEMORY_BYTES = 8 * 1024 * 1024
+/** Pieces read from the device before others get their turn. */
+const DEVICE_READS = 32
+/** Calls of recvmmsg per turn. */
+const SOCKET_READS = 4
+const EVENTS = 64
+const CONTROL_BYTES = 2 * 65536
+
+interface Socket {
+  fd: number
+  v6: boolean
+  cookie: bigint
+  watch: number
+}
+
+interface StreamState {
+  stream: Stream
+  transport: TransportId
+  handle: PeerHandle | undefined
+  reading: boolean
+  writing: boolean
+}
+
+class Loop {
+  readonly #sys = openLibc()
+  readonly #memory = createMemory({ bytes: MEMORY_BYTES })
+  readonly #options: WorkerOptions
+  readonly #port: MessagePort
+  readonly #provider = openLibcrypto(this.#memory)
+  readonly #udp = new UdpIo(this.#sys, this.#memory)
+  readonly #streamIo = new StreamIo(this.#sys, this.#memory)
+  readonly #engine: Engine
+  readonly #routeWatch: ReturnType<typeof openRouteWatch>
+  readonly #control: Outbox
+  readonly #sockets = new Map<TransportId, Socket>()
+  readonly #streams = new Map<TransportId, StreamState>()
+  /** What to do when a descriptor is ready. */
+  readonly #ready = new Map<number, (events: number) => void>()
+  /** Streams that failed while packets were being sent. */
+  readonly #failed = new Set<StreamState>()
+  readonly #epoll: number
+  readonly #events: number
+  readonly #event: number
+  readonly #deviceArea: number
+  #now: Millis = performance.now()
+  #running = true
+
+  constructor(options: WorkerOptions, port: MessagePort) {
+    this.#options = options
+    this.#port = port
+    const memory = this.#memory
+    this.#deviceArea = memory.area(VNET_BYTES + MAX_PACKET, 64)
+    this.#control = new Outbox(memory.area(CONTROL_BYTES, 16), CONTROL_BYTES)
+    this.#events = memory.area(EPOLL.eventSize * EVENTS, 16)
+    this.#event = memory.area(EPOLL.eventSize, 16)
+    this.#epoll = check(this.#sys.epollCreate(), 'epoll_create1')
+    const query = new RouteQuery(this.#sys, options.device)
+    const sink: EngineSink = {
+      transmit: (outbox) => this.#transmit(outbox),
+      deliver: (offset, length) =>
+        this.#sys.write(options.device, memory.base + offset, length) === length,
+      expired: (peer) => this.#tell({ what: 'expired', handle: peer.handle }),
+      floated: ({ handle, remote }) => {
+        const { address, port, scope } = remote
+        this.#tell({ what: 'floated', handle, remote: { address, port, scope } })
+      },
+      keyExhausted: (peer, keyId) =>
+        this.#tell({ what: 'key-exhausted', handle: peer.handle, keyId }),
+    }
+    this.#engine = new Engine({
+      memory,
+      provider: this.#provider,
+      routes: (address, viaDevice) => {
+        const hop = query.nextHop(addressBytes(address), viaDevice ? options.ifindex : undefined)
+        return hop instanceof Uint8Array ? wordsOfBytes(hop) : undefined
+      },
+      sink,
+      single: options.single,
+      seed: options.seed,
+      glueUdp: options.glueUdp,
+    })
+    this.#routeWatch = openRouteWatch(this.#sys, options.device)
+    this.#watch(options.wake, EPOLL.IN, () => this.#messages())
+    this.#watch(options.device, EPOLL.IN, (events) => this.#device(events))
+    this.#watch(this.#routeWatch.fd, EPOLL.IN, () => {
+      if (this.#routeWatch.drain().routes) this.#engine.routesChanged()
+    })
+  }
+
+  run(): void {
+    this.#messages()
+    while (this.#running) {
+      const wait = Math.ceil(Math.min(this.#engine.deadline() - performance.now(), 60_000))
+      const { view, base } = this.#memory
+      const count = this.#sys.epollWait(this.#epoll, base + this.#events, EVENTS, Math.max(wait, 0))
+      this.#now = performance.now()
+      for (let i = 0; i < count; i++) {
+        const at = this.#events + EPOLL.eventSize * i
+        const fd = view.getInt32(at + EPOLL.eventData, true)
+        this.#ready.get(fd)?.(view.getUint32(at, true))
+      }
+      if (this.#engine.deadline() <= this.#now) this.#engine.onDeadline(this.#now)
+      if (this.#failed.size > 0) this.#dropFailed()
+    }
+  }
+
+  // The control thread -----------------------------------------------------------------------------------------------
+
+  #messages(): void {
+    this.#sys.read(this.#options.wake, this.#memory.base + this.#event, 8)
+    for (;;) {
+      const received = receiveMessageOnPort(this.#port) as { message: Numbered } | undefined
+      if (received === undefined) return
+      const { number, command } = received.message
+      try {
+        this.#tell({ number, value: this.#do(command) })
+      } catch (error) {
+        this.#tell({ number, error: error instanceof Error ? error.message : String(error) })
+      }
+    }
+  }
+
+  #do(command: Command): Results[Command['op']] {
+    const engine = this.#engine
+    switch (command.op) {
+      case 'add-socket':
+        return this.#addSocket(command)
+      case 'add-stream':
+        this.#streams.set(command.transport, {
+          stream: new Stream(command.fd, this.#streamIo),
+          transport: command.transport,
+          handle: undefined,
+          reading: false,
+          writing: false,
+        })
+        return
+      case 'remove-transport':
+        return this.#removeTransport(command.transport)
+      case 'add-peer': {
+        engine.addPeer(command.config, this.#now)
+        const state = this.#streams.get(command.config.transport)
+        if (state !== undefined) {
+          state.handle = command.config.handle
+          state.reading = true
+          const { fd } = state.stream
+          this.#watch(fd, EPOLL.IN, (events) => this.#stream(state, events))
+        }
+        return
+      }
+      case 'change-peer':
+        return engine.changePeer(command.handle, command.change, this.#now)
+      case 'remove-peer':
+        return engine.removePeer(command.handle)
+      case 'install-key':
+        return engine.installKey(command.handle, command.slot, command.config, this.#now)
+      case 'swap-keys':
+        return engine.swapKeys(command.handle)
+      case 'delete-key':
+        return engine.deleteKey(command.handle, command.slot)
+      case 'snapshot':
+        return engine.snapshot(command.handle, this.#now)
+      case 'snapshots':
+        return engine.snapshots(this.#now)
+      case 'stats':
+        return { ...engine.stats(), provider: this.#provider.name }
+      case 'send-control':
+        return this.#sendControl(command.handle, command.packet)
+      case 'stop':
+        this.#stop()
+        return
+    }
+  }
+
+  #tell(message: FromWorker): void {
+    this.#port.postMessage(message)
+  }
+
+  #stop(): void {
+    this.#running = false
+    this.#engine.close()
+    this.#routeWatch.close()
+    this.#sys.close(this.#epoll)
+  }
+
+  // The device -------------------------------------------------------------------------------------------------------
+
+  #device(events: number): void {
+    const { device } = this.#options
+    const area = this.#deviceArea
+    const address = this.#memory.base + area
+    for (let i = 0; i < DEVICE_READS; i++) {
+      const got = this.#sys.read(device, address, VNET_BYTES + MAX_PACKET)
+      if (got <= VNET_BYTES) {
+        if (got < 0 && got !== -E.EAGAIN && (got === -E.EBADFD || events & EPOLL.ERR)) {
+          this.#unwatch(device)
+          this.#tell({ what: 'device-gone' })
+        }
+        break
+      }
+      this.#engine.fromDevice(area, got - VNET_BYTES, this.#now)
+    }
+    this.#engine.transmit()
+  }
+
+  // Transports -------------------------------------------------------------------------------------------------------
+
+  #addSocket(command: Extract<Command, { op: 'add-socket' }>): undefined {
+    const { fd, v6, watch } = command
+    this.#sockets.set(command.transport, { fd, v6, cookie: watch.cookie, watch: watch.fd })
+    this.#watch(fd, EPOLL.IN, () => this.#socket(fd))
+    this.#watch(watch.fd, EPOLL.IN, () => {
+      const closed = parseClosedSockets(this.#sys, watch.fd)
+      for (const [transport, socket] of this.#sockets) {
+        if (socket.watch === watch.fd && closed.includes(socket.cookie)) {
+          this.#tell({ what: 'socket-closed', transport })
+        }
+      }
+    })
+  }
+
+  #removeTransport(transport: TransportId): undefined {
+    const socket = this.#sockets.get(transport)
+    if (socket !== undefined) {
+      this.#sockets.delete(transport)
+      this.#unwatch(socket.fd)
+      this.#unwatch(socket.watch)
+    }
+    const state = this.#streams.get(transport)
+    if (state !== undefined) {
+      this.#streams.delete(transport)
+      this.#failed.delete(state)
+      this.#unwatch(state.stream.fd)
+    }
+  }
+
+  #socket(fd: number): void {
+    for (let i = 0; i < SOCKET_READS; i++) {
+      const count = this.#udp.receive(fd, this.#datagram)
+      if (count < this.#udp.receiveLimit) break
+    }
+    this.#engine.flush()
+  }
+
+  readonly #datagram = (
+    offset: number,
+    length: number,
+    from: Parameters<Engine['fromLink']>[2],
+    to: Parameters<Engine['fromLink']>[3],
+  ): void => this.#engine.fromLink(offset, length, from, to, this.#now)
+
+  #stream(state: StreamState, events: number): void {
+    const { stream } = state
+    if (events & EPOLL.OUT) {
+      if (stream.drain() < 0) this.#failed.add(state)
+      this.#watchStream(state)
+    }
+    if (!state.reading || !(events & (EPOLL.IN | EPOLL.HUP | EPOLL.ERR))) return
+    const peer = state.handle === undefined ? undefined : this.#engine.peer(state.handle)
+    if (peer === undefined) return this.#endReading(state)
+    let broken = false
+    const end = stream.read((offset, length) => {
+      broken = !this.#frame(peer, offset, length)
+      return !broken
+    })
+    this.#engine.flush()
+    if (broken) {
+      this.#failed.add(state)
+      this.#endReading(state)
+    } else if (end !== 'empty') {
+      // As with the kernel's driver, the end of the stream is for its owner to act on; the peer stays.
+      if (end === 'bad-frame') this.#engine.drop(Verdict.RxBadFrame, peer, 1)
+      this.#endReading(state)
+      this.#tell({ what: 'stream-ended', handle: peer.handle })
+    }
+  }
+
+  /** Takes one packet of a stream; false: it breaks the protocol (driver-behaviour, 6.5). */
+  #frame(peer: Peer, offset: number, length: number): boolean {
+    if (length < 4) {
+      this.#engine.drop(Verdict.RxShort, peer, 1)
+      return false
+    }
+    const { u8 } = this.#memory
+    const opcode = opcodeOf(u8[offset]!)
+    if (opcode === Opcode.DataV2) {
+      this.#engine.fromStream(peer, offset, length, this.#now)
+    } else if (opcode === Opcode.DataV1) {
+      this.#engine.drop(Verdict.RxDataV1, peer, 1)
+      return false
+    } else {
+      const packet = u8.slice(offset, offset + length)
+      this.#tell({ what: 'control', handle: peer.handle, packet })
+    }
+    return true
+  }
+
+  #endReading(state: StreamState): void {
+    state.reading = false
+    this.#watchStream(state)
+  }
+
+  #watchStream(state: StreamState): void {
+    const { stream, reading } = state
+    state.writing = stream.blocked
+    if (!reading && !state.writing) this.#unwatch(stream.fd)
+    else {
+      const events = (reading ? EPOLL.IN : 0) | (state.writing ? EPOLL.OUT : 0)
+      this.#watch(stream.fd, events, (ready) => this.#stream(state, ready))
+    }
+  }
+
+  /** The peers of streams that cannot be used any more are removed. */
+  #dropFailed(): void {
+    for (const state of this.#failed) {
+      this.#unwatch(state.stream.fd)
+      if (state.handle === undefined || this.#engine.peer(state.handle) === undefined) continue
+      this.#engine.removePeer(state.handle)
+      this.#tell({ what: 'transport-error', handle: state.handle })
+    }
+    this.#failed.clear()
+  }
+
+  // Sending ----------------------------------------------------------------------------------------------------------
+
+  #transmit(outbox: Outbox): void {
+    for (let at = 0; at < outbox.count; ) {
+      const peer = outbox.peer[at]!
+      if (peer.stream) {
+        this.#transmitStream(peer, outbox, at)
+        at++
+        continue
+      }
+      let end = at + 1
+      while (end < outbox.count && outbox.peer[end]!.transport === peer.transport) end++
+      const socket = this.#sockets.get(peer.transport)
+      if (socket !== undefined) this.#udp.send(socket.fd, socket.v6, outbox, at, end, this.#drop)
+      at = end
+    }
+  }
+
+  readonly #drop = (verdict: Verdict, peer: Peer, packets: number): void =>
+    this.#engine.drop(verdict, peer, packets)
+
+  #transmitStream(peer: Peer, outbox: Outbox, at: number): void {
+    const state = this.#streams.get(peer.transport)
+    if (state === undefined || this.#failed.has(state)) {
+      this.#engine.drop(Verdict.TxLink, peer, outbox.packets[at]!)
+      return
+    }
+    const dropped = state.stream.send(outbox.offset[at]!, outbox.length[at]!)
+    if (dropped < 0) {
+      this.#engine.drop(Verdict.TxLink, peer, outbox.packets[at]!)
+      this.#failed.add(state)
+    } else {
+      if (dropped > 0) this.#engine.drop(Verdict.TxQueueFull, peer, dropped)
+      if (state.stream.blocked !== state.writing) this.#watchStream(state)
+    }
+  }
+
+  /** Sends a packet of the control channel as it stands; errno, or 0. */
+  #sendControl(handle: PeerHandle, packet: Uint8Array): number {
+    const peer = this.#engine.peer(handle)
+    if (peer === undefined) return E.EHOSTUNREACH
+    const outbox = this.#control
+    const prefix = peer.stream ? 2 : 0
+    if (peer.stream) this.#memory.view.setUint16(outbox.cursor, packet.length)
+    this.#memory.u8.set(packet, outbox.cursor + prefix)
+    outbox.add(peer, packet.length + prefix)
+    this.#transmit(outbox)
+    outbox.clear()
+    return 0
+  }
+
+  // Descriptors ------------------------------------------------------------------------------------------------------
+
+  #watch(fd: number, events: number, ready: (events: number) => void): void {
+    const { view, base } = this.#memory
+    view.setUint32(this.#event, events, true)
+    view.setInt32(this.#event + EPOLL.eventData, fd, true)
+    const how = this.#ready.has(fd) ? EPOLL.CTL_MOD : EPOLL.CTL_ADD
+    check(this.#sys.epollCtl(this.#epoll, how, fd, base + this.#event), 'epoll_ctl')
+    this.#ready.set(fd, ready)
+  }
+
+  #unwatch(fd: number): void {
+    if (!this.#ready.delete(fd)) return
+    this.#sys.epollCtl(this.#epoll, EPOLL.CTL_DEL, fd, 0)
+  }
+}
+
+function check(result: number, call: string): number {
+  if (result < 0) throw new Error(`${call}: errno ${-result}`)
+  return result
+}
+
+const { port, options } = workerData as { port: MessagePort; options: WorkerOptions }
+try {
+  new Loop(options, port).run()
+} catch (error) {
+  const failed: Happening = {
+    what: 'failed',
+    error: error instanceof Error ? (error.stack ?? error.message) : String(error),
+  }
+  port.postMessage(failed)
+}
+port.close()

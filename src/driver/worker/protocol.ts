@@ -1,0 +1,87 @@
+/**
+ * What the control thread and a worker say to each other. Descriptors are numbers of this process, so they pass as such;
+ * who closes one is said where it is handed over.
+ */
+import type { EngineStats, PeerChange, PeerSnapshot, SlotName } from '../core/engine.ts'
+import type { KeyConfig } from '../core/key-slot.ts'
+import type { EndpointConfig, PeerConfig, PeerHandle, TransportId } from '../core/peer.ts'
+
+/** What a worker is started with. */
+export interface WorkerOptions {
+  /** eventfd that is written after each message to the worker; the control thread closes it. */
+  wake: number
+  /** Queue of the device; the control thread closes it when the worker has ended. */
+  device: number
+  /** The device takes UDP trains. */
+  glueUdp: boolean
+  /** Point-to-point mode. */
+  single: boolean
+  /** 32 random bits. */
+  seed: number
+  ifindex: number
+}
+
+/** Requests, each answered by `Answer` with its number. */
+export type Command =
+  | { op: 'add-socket'; transport: TransportId; fd: number; v6: boolean; watch: CloseWatch }
+  | { op: 'add-stream'; transport: TransportId; fd: number }
+  | { op: 'remove-transport'; transport: TransportId }
+  | { op: 'add-peer'; config: PeerConfig }
+  | { op: 'change-peer'; handle: PeerHandle; change: PeerChange }
+  | { op: 'remove-peer'; handle: PeerHandle }
+  | { op: 'install-key'; handle: PeerHandle; slot: SlotName; config: KeyConfig }
+  | { op: 'swap-keys'; handle: PeerHandle }
+  | { op: 'delete-key'; handle: PeerHandle; slot: SlotName }
+  | { op: 'snapshot'; handle: PeerHandle }
+  | { op: 'snapshots' }
+  | { op: 'stats' }
+  | { op: 'send-control'; handle: PeerHandle; packet: Uint8Array }
+  | { op: 'stop' }
+
+/** How a worker learns that the socket's owner has closed it. */
+export interface CloseWatch {
+  /** Descriptor that tells of closed sockets in the socket's namespace. */
+  fd: number
+  cookie: bigint
+}
+
+export interface Results {
+  'add-socket': undefined
+  'add-stream': undefined
+  'remove-transport': undefined
+  'add-peer': undefined
+  'change-peer': boolean
+  'remove-peer': undefined
+  'install-key': boolean
+  'swap-keys': undefined
+  'delete-key': undefined
+  snapshot: PeerSnapshot | undefined
+  snapshots: PeerSnapshot[]
+  stats: EngineStats & { provider: string }
+  /** Errno, or 0. */
+  'send-control': number
+  stop: undefined
+}
+
+export interface Numbered {
+  number: number
+  command: Command
+}
+
+export type Answer = { number: number; value: unknown } | { number: number; error: string }
+
+/** Told unasked, in the order in which things happened. */
+export type Happening =
+  | { what: 'expired'; handle: PeerHandle }
+  | { what: 'floated'; handle: PeerHandle; remote: EndpointConfig }
+  | { what: 'key-exhausted'; handle: PeerHandle; keyId: number }
+  | { what: 'transport-error'; handle: PeerHandle }
+  | { what: 'socket-closed'; transport: TransportId }
+  | { what: 'control'; handle: PeerHandle; packet: Uint8Array }
+  | { what: 'stream-ended'; handle: PeerHandle }
+  /** The device was removed by somebody else, or its namespace has ended. */
+  | { what: 'device-gone' }
+  /** The worker cannot go on. */
+  | { what: 'failed'; error: string }
+
+export type FromWorker = Answer | Happening
