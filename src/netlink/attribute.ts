@@ -10,7 +10,8 @@
 const NLA_F_NESTED = 0x8000
 const NLA_F_NET_BYTEORDER = 0x4000
 const TYPE_MASK = 0xffff & ~(NLA_F_NESTED | NLA_F_NET_BYTEORDER)
-const HEADER_BYTES = 4
+/** Bytes before an attribute's payload. */
+export const ATTRIBUTE_HDRLEN = 4
 const MAX_LENGTH = 0xffff
 
 /** Rounds up to netlink's alignment of 4. */
@@ -47,12 +48,12 @@ export interface Attribute {
 export function* attributes(bytes: Uint8Array, start = 0, base = 0): Generator<Attribute> {
   let at = start
   while (at < bytes.length) {
-    if (bytes.length - at < HEADER_BYTES) {
+    if (bytes.length - at < ATTRIBUTE_HDRLEN) {
       throw new NetlinkError('an attribute header of 4 bytes expected', base + at)
     }
     const length = bytes[at]! | (bytes[at + 1]! << 8)
     const type = bytes[at + 2]! | (bytes[at + 3]! << 8)
-    if (length < HEADER_BYTES || length > bytes.length - at) {
+    if (length < ATTRIBUTE_HDRLEN || length > bytes.length - at) {
       const room = bytes.length - at
       throw new NetlinkError(
         `an attribute length of 4 to ${room} expected, not ${length},`,
@@ -63,7 +64,7 @@ export function* attributes(bytes: Uint8Array, start = 0, base = 0): Generator<A
       type: type & TYPE_MASK,
       nested: (type & NLA_F_NESTED) !== 0,
       offset: base + at,
-      payload: bytes.subarray(at + HEADER_BYTES, at + length),
+      payload: bytes.subarray(at + ATTRIBUTE_HDRLEN, at + length),
     }
     at += align(length)
   }
@@ -71,7 +72,7 @@ export function* attributes(bytes: Uint8Array, start = 0, base = 0): Generator<A
 
 /** The attributes inside `attribute`, with offsets that count from where its own does. Throws as `attributes` does. */
 export function nested(attribute: Attribute): Generator<Attribute> {
-  return attributes(attribute.payload, 0, attribute.offset + HEADER_BYTES)
+  return attributes(attribute.payload, 0, attribute.offset + ATTRIBUTE_HDRLEN)
 }
 
 function view(attribute: Attribute, bytes: number): DataView {
@@ -199,9 +200,9 @@ export class Writer {
   nest(type: number, fill: (writer: this) => void, options: { flag?: boolean } = {}): this {
     const start = this.#attribute(options.flag === false ? type : type | NLA_F_NESTED, 0)
     fill(this)
-    const length = this.#length - start + HEADER_BYTES
+    const length = this.#length - start + ATTRIBUTE_HDRLEN
     if (length > MAX_LENGTH) throw new RangeError(`attribute ${type} of ${length} bytes`)
-    this.#view.setUint16(start - HEADER_BYTES, length, true)
+    this.#view.setUint16(start - ATTRIBUTE_HDRLEN, length, true)
     return this
   }
 
@@ -212,12 +213,12 @@ export class Writer {
 
   /** Writes the header and returns where the payload goes; it and the padding are zero. */
   #attribute(type: number, payload: number): number {
-    const length = HEADER_BYTES + payload
+    const length = ATTRIBUTE_HDRLEN + payload
     if (length > MAX_LENGTH) throw new RangeError(`attribute ${type} of ${length} bytes`)
     this.#reserve(align(length))
     this.#view.setUint16(this.#length, length, true)
     this.#view.setUint16(this.#length + 2, type, true)
-    const at = this.#length + HEADER_BYTES
+    const at = this.#length + ATTRIBUTE_HDRLEN
     this.#length += align(length)
     return at
   }
