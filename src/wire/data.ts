@@ -20,7 +20,7 @@ export const AAD_BYTES = 8
 export const TAG_BYTES = 16
 /** What a sealed P_DATA_V2 packet is longer than its plaintext. */
 export const OVERHEAD_BYTES = AAD_BYTES + TAG_BYTES
-export const NONCE_TAIL_BYTES = 8
+const NONCE_TAIL_BYTES = 8
 
 /** The "ping": all of the plaintext. Source: data-channel reference, 9.2. */
 export const KEEPALIVE_MAGIC = Uint8Array.from([

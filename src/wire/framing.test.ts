@@ -99,6 +99,16 @@ describe('lengths', () => {
     assert.equal(frames.next(), FrameState.TooShort)
   })
 
+  it('reset makes it follow another stream, from the front', () => {
+    const { memory, frames } = deframer(64)
+    assert.equal(feed(frames, memory, hex('0003aabb'), () => 64).state, FrameState.Incomplete)
+    frames.reset()
+    assert.deepEqual([frames.writeOffset, frames.room, frames.pending], [16, 66, 0])
+    assert.equal(feed(frames, memory, hex('0000'), () => 64).state, FrameState.TooShort)
+    frames.reset()
+    assert.deepEqual(feed(frames, memory, hex('0002ccdd'), () => 64).packets, [hex('ccdd')])
+  })
+
   it('an area too small for the longest packet is refused', () => {
     assert.throws(() => new Deframer(new Uint8Array(99), 0, 99, 98), RangeError)
     assert.throws(() => encodeFrame(new Uint8Array(65536)), RangeError)

@@ -7,8 +7,8 @@
  *     IPv4: RFC 791, 3.1; IPv6: RFC 8200, 3; TCP: RFC 9293, 3.1; UDP: RFC 768
  */
 
-export const IPV4_HEADER_BYTES = 20
-export const IPV6_HEADER_BYTES = 40
+const IPV4_HEADER_BYTES = 20
+const IPV6_HEADER_BYTES = 40
 export const IPV4_SOURCE = 12
 export const IPV4_DESTINATION = 16
 export const IPV6_SOURCE = 8
