@@ -133,10 +133,14 @@ function report(result: JobResult): void {
   if (counts.failed > 0) console.log(`${tail(result.output).trimEnd()}\n`)
 }
 
-/** The end of what a failed file printed: as much as can be read. */
+/** The end of what a failed file printed, as much as can be read; of passed tests the last, where a hung one began. */
 function tail(output: string): string {
   const most = 20_000
-  return output.length <= most ? output : `[...]${output.slice(-most)}`
+  const lines = output.split('\n')
+  const isPass = (line: string) => line.startsWith('(pass)')
+  const last = lines.findLastIndex(isPass)
+  const text = lines.filter((line, i) => !isPass(line) || i === last).join('\n')
+  return text.length <= most ? text : `[...]${text.slice(-most)}`
 }
 
 function summary(done: JobResult[]): number {
