@@ -99,12 +99,17 @@ export class Cutter {
     if (type !== GSO_TCPV4 && type !== GSO_TCPV6 && type !== GSO_UDP_L4) return false
     if (!(u8[vnet]! & NEEDS_CSUM)) return false
     const version = u8[ip]! >> 4
+    // The IPv4 header's length is summed over later, so it must be what the two agree on.
+    const ipFits = version === 4 ? checksumStart === (u8[ip]! & 15) * 4 : checksumStart >= 40
     const transport = ip + checksumStart
     const transportBytes = type === GSO_UDP_L4 ? 8 : (u8[transport + 12]! >> 4) * 4
     const headerBytes = checksumStart + transportBytes
     const size = view.getUint16(vnet + 4, true)
     if (
-      checksumStart < (version === 4 ? 20 : 40) ||
+      !ipFits ||
+      checksumStart < 20 ||
+      (type === GSO_TCPV4 && version !== 4) ||
+      (type === GSO_TCPV6 && version !== 6) ||
       transportBytes < (type === GSO_UDP_L4 ? 8 : 20) ||
       headerBytes > MAX_HEADER ||
       headerBytes >= length ||
@@ -243,7 +248,13 @@ export class Gluer {
   place(length: number): number {
     if (this.#length !== 0) {
       const behind = this.#length - this.#headerBytes
-      if (!this.#closed && length > this.#headerBytes && behind + length <= MAX_PACKET) {
+      // INVARIANT: the piece's own header is never overwritten, since packets are compared with it.
+      if (
+        !this.#closed &&
+        behind >= this.#headerBytes &&
+        length > this.#headerBytes &&
+        behind + length <= MAX_PACKET
+      ) {
         this.#at = this.#ip + behind
         this.#memory.u8.copyWithin(this.#saved, this.#at, this.#ip + this.#length)
         return this.#at
