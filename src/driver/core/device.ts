@@ -17,6 +17,7 @@ import type {
   PeerSet,
   Slot,
 } from '../../uapi/types.ts'
+import { checkKeyLengths, peerForMode, peerForTransport } from '../../uapi/validate.ts'
 import { addressText, addressWords, isV4 } from './address.ts'
 import type { PeerChange, PeerSnapshot } from './engine.ts'
 import type { KeyCipher, KeyConfig } from './key-slot.ts'
@@ -92,12 +93,6 @@ interface KeyRecord {
   cipher: KeyInfo['cipherAlg']
 }
 
-const KEY_BYTES: { [C in KeyInfo['cipherAlg']]: { [bytes: number]: KeyCipher } } = {
-  none: {},
-  'aes-gcm': { 16: 'aes-128-gcm', 24: 'aes-192-gcm', 32: 'aes-256-gcm' },
-  'chacha20-poly1305': { 32: 'chacha20-poly1305' },
-}
-
 /** Handles are never used twice, on any device. */
 let lastHandle = 0
 
@@ -136,31 +131,20 @@ export class Device {
    */
   peerNew(args: PeerNew, open: (fd: number) => SocketOffer, dialect: DialectName): Promise<void> {
     return this.#alone(async () => {
-      const vpn = this.#vpnAddressesOf(args)
-      if (this.mode === 'p2p' && dialect === 'ovpn' && hasVpnAddress(args)) {
-        throw new ApiError('EINVAL', 'VPN IP unexpected in P2P mode')
-      }
-      if (this.mode === 'mp' && vpn.vpnIpv4 === undefined && vpn.vpnIpv6 === undefined) {
-        throw new ApiError('EINVAL', 'VPN IP must be provided in MP mode')
-      }
-      const remote = endpointOf(args)
+      const forMode = peerForMode('peer-new', args, this.mode, dialect)
       const offer = open(args.socket)
       try {
-        if (!offer.stream && remote === undefined) {
-          throw new ApiError('EINVAL', 'missing remote IP address for UDP socket')
-        }
-        if (offer.stream && remote !== undefined && dialect === 'ovpn') {
-          throw new ApiError('EINVAL', 'unexpected remote IP address with non UDP socket')
-        }
+        const transport = offer.stream ? 'tcp' : 'udp'
+        const peer = peerForTransport('peer-new', forMode, transport, dialect)
         if (this.mode === 'mp' && this.#peers.has(args.id)) {
           throw new ApiError('EEXIST', 'cannot add new peer (id in use)', 'peer.id')
         }
-        this.#refuseTaken(vpn, undefined)
-        const transport = await offer.attach()
+        this.#refuseTaken(peer, undefined)
+        const attached = await offer.attach()
         try {
-          await this.#add(args, vpn, transport, offer.stream ? undefined : remote)
+          await this.#add(peer, attached)
         } catch (error) {
-          this.#sink.detach(transport)
+          this.#sink.detach(attached)
           throw error
         }
       } finally {
@@ -171,35 +155,32 @@ export class Device {
 
   peerSet(args: PeerSet, dialect: DialectName): Promise<void> {
     return this.#alone(async () => {
+      const forMode = peerForMode('peer-set', args, this.mode, dialect)
       const record = this.#find(args.id)
-      const vpn = this.#vpnAddressesOf(args)
-      if (this.mode === 'p2p' && dialect === 'ovpn' && hasVpnAddress(args)) {
-        throw new ApiError('EINVAL', 'VPN IP unexpected in P2P mode')
-      }
-      const remote = endpointOf(args)
-      if (remote !== undefined && record.transport.stream) {
-        throw new ApiError('EINVAL', 'cannot set the remote of a TCP peer', 'peer.remote-port')
-      }
-      this.#refuseTaken(vpn, record)
+      const transport = record.transport.stream ? 'tcp' : 'udp'
+      const peer = peerForTransport('peer-set', forMode, transport, dialect)
+      this.#refuseTaken(peer, record)
+      const vpn = this.#changedVpnAddresses(peer, record)
       const change: PeerChange = { ...vpn }
-      if (args.txId !== undefined) change.txId = args.txId
+      if (peer.txId !== undefined) change.txId = peer.txId
+      const remote = endpointOf(peer)
       if (remote !== undefined) {
         change.remote = remote
-        const local = localOf(args)
+        const local = localOf(peer)
         if (local !== undefined) change.local = local
       }
-      const { keepaliveInterval: interval, keepaliveTimeout: timeout } = args
+      const { keepaliveInterval: interval, keepaliveTimeout: timeout } = peer
       // One without the other was refused, or is to be passed over (netlink-api, 8.3).
       if (interval !== undefined && timeout !== undefined) change.keepalive = { interval, timeout }
       if (!(await this.#path.changePeer(record.handle, change))) throw noPeer(args.id)
-      if (args.txId !== undefined) record.txId = args.txId
+      if (peer.txId !== undefined) record.txId = peer.txId
       if (change.keepalive !== undefined) {
         record.keepaliveInterval = change.keepalive.interval
         record.keepaliveTimeout = change.keepalive.timeout
       }
       this.#forgetVpnAddresses(record)
-      if (vpn.vpnIpv4 !== undefined) record.vpnIpv4 = vpn.vpnIpv4
-      if (vpn.vpnIpv6 !== undefined) record.vpnIpv6 = vpn.vpnIpv6
+      if (vpn.vpnIpv4 !== undefined) record.vpnIpv4 = vpn.vpnIpv4 ?? undefined
+      if (vpn.vpnIpv6 !== undefined) record.vpnIpv6 = vpn.vpnIpv6 ?? undefined
       this.#noteVpnAddresses(record)
     })
   }
@@ -235,8 +216,8 @@ export class Device {
     return this.#alone(async () => {
       const { cipherAlg, encryptDir, decryptDir, keyId, slot } = args
       try {
-        const cipher = this.#cipherOf(args, dialect)
         const record = this.#find(args.peerId)
+        const cipher = this.#cipherOf(args, dialect)
         const config = { keyId, cipher, encrypt: encryptDir, decrypt: decryptDir }
         if (!(await this.#path.installKey(record.handle, slot, config))) throw noPeer(args.peerId)
         record.keys[slot] = { keyId, cipher: cipherAlg }
@@ -362,21 +343,16 @@ export class Device {
     return record
   }
 
-  async #add(
-    args: PeerNew,
-    vpn: VpnAddresses,
-    transport: Transport,
-    remote: EndpointConfig | undefined,
-  ): Promise<void> {
-    const { keepaliveInterval, keepaliveTimeout } = args
+  async #add(args: PeerNew, transport: Transport): Promise<void> {
+    const { keepaliveInterval, keepaliveTimeout, vpnIpv4, vpnIpv6 } = args
     const both = keepaliveInterval !== undefined && keepaliveTimeout !== undefined
     const record: PeerRecord = {
       handle: ++lastHandle,
       id: args.id,
       transport,
       txId: args.txId ?? args.id,
-      vpnIpv4: vpn.vpnIpv4,
-      vpnIpv6: vpn.vpnIpv6,
+      vpnIpv4,
+      vpnIpv6,
       keepaliveInterval: both ? keepaliveInterval : 0,
       keepaliveTimeout: both ? keepaliveTimeout : 0,
       keys: { primary: undefined, secondary: undefined },
@@ -390,10 +366,11 @@ export class Device {
       keepaliveRule: this.kind === 'ovpn' ? 'together' : 'apart',
       keepaliveInterval: record.keepaliveInterval,
       keepaliveTimeout: record.keepaliveTimeout,
-      ...vpn,
     }
+    if (vpnIpv4 !== undefined) config.vpnIpv4 = vpnIpv4
+    if (vpnIpv6 !== undefined) config.vpnIpv6 = vpnIpv6
     const local = transport.stream ? transport.local : localOf(args)
-    const end = transport.stream ? transport.remote : remote
+    const end = transport.stream ? transport.remote : endpointOf(args)
     if (end !== undefined) config.remote = end
     if (local !== undefined) config.local = local
     if (this.mode === 'p2p') {
@@ -432,17 +409,22 @@ export class Device {
     if (this.kind === 'ovpn' && this.mode === 'p2p') this.#sink.carrier(on)
   }
 
-  /** VPN addresses as given, without those that say "none"; in point-to-point mode there are none. */
-  #vpnAddressesOf(args: PeerNew | PeerSet): VpnAddresses {
-    const addresses: VpnAddresses = {}
-    if (this.mode === 'p2p') return addresses
-    if (args.vpnIpv4 !== undefined && args.vpnIpv4 !== '0.0.0.0') addresses.vpnIpv4 = args.vpnIpv4
-    if (args.vpnIpv6 !== undefined && args.vpnIpv6 !== '::') addresses.vpnIpv6 = args.vpnIpv6
-    return addresses
+  /** The VPN addresses a change brings; null takes one away, but never the last. */
+  #changedVpnAddresses(args: PeerSet, record: PeerRecord): VpnChange {
+    const change: VpnChange = {}
+    if (args.vpnIpv4 !== undefined)
+      change.vpnIpv4 = args.vpnIpv4 === '0.0.0.0' ? null : args.vpnIpv4
+    if (args.vpnIpv6 !== undefined) change.vpnIpv6 = args.vpnIpv6 === '::' ? null : args.vpnIpv6
+    const left4 = change.vpnIpv4 === undefined ? record.vpnIpv4 : change.vpnIpv4
+    const left6 = change.vpnIpv6 === undefined ? record.vpnIpv6 : change.vpnIpv6
+    if (this.mode === 'mp' && !left4 && !left6) {
+      throw new ApiError('EINVAL', 'a VPN address is needed', 'peer.vpn-ipv4')
+    }
+    return change
   }
 
-  #refuseTaken(vpn: VpnAddresses, owner: PeerRecord | undefined): void {
-    for (const address of [vpn.vpnIpv4, vpn.vpnIpv6]) {
+  #refuseTaken(peer: PeerNew | PeerSet, owner: PeerRecord | undefined): void {
+    for (const address of [peer.vpnIpv4, peer.vpnIpv6]) {
       const holder = address === undefined ? undefined : this.#vpnAddresses.get(address)
       if (holder !== undefined && holder !== owner) {
         throw new ApiError('EADDRINUSE', `VPN IP ${address} already in use by peer ${holder.id}`)
@@ -470,27 +452,17 @@ export class Device {
       if (dialect === 'ovpn-dco' && this.#allowNone) return 'none'
       throw new ApiError('EINVAL', 'unsupported cipher', 'keyconf.cipher-alg')
     }
+    checkKeyLengths(args)
+    if (cipherAlg === 'chacha20-poly1305') return cipherAlg
     const bytes = encryptDir.cipherKey.length
-    const cipher = KEY_BYTES[cipherAlg][bytes]
-    if (cipher === undefined || decryptDir.cipherKey.length !== bytes) {
-      const expected = Object.keys(KEY_BYTES[cipherAlg]).join(', ')
-      throw new ApiError(
-        'EINVAL',
-        `key of ${bytes} bytes to send and ${decryptDir.cipherKey.length} to receive, expected ${expected} for ${cipherAlg}`,
-      )
+    if (decryptDir.cipherKey.length !== bytes) {
+      throw new ApiError('EINVAL', 'keys of different lengths', 'keyconf.decrypt-dir.cipher-key')
     }
-    return cipher
+    return bytes === 16 ? 'aes-128-gcm' : bytes === 24 ? 'aes-192-gcm' : 'aes-256-gcm'
   }
 }
 
-interface VpnAddresses {
-  vpnIpv4?: string
-  vpnIpv6?: string
-}
-
-function hasVpnAddress(args: PeerNew | PeerSet): boolean {
-  return args.vpnIpv4 !== undefined || args.vpnIpv6 !== undefined
-}
+type VpnChange = Pick<PeerChange, 'vpnIpv4' | 'vpnIpv6'>
 
 function noPeer(id: number): ApiError {
   return new ApiError('ENOENT', `cannot find peer with id ${id}`)

@@ -39,8 +39,9 @@ export interface PeerChange {
   /** Both endpoints are replaced when `remote` is given. */
   remote?: EndpointConfig
   local?: EndpointConfig
-  vpnIpv4?: string
-  vpnIpv6?: string
+  /** Null takes the address away. */
+  vpnIpv4?: string | null
+  vpnIpv6?: string | null
   keepalive?: { interval: number; timeout: number }
 }
 
@@ -147,8 +148,9 @@ export class Engine {
     if (change.txId !== undefined) peer.txId = change.txId
     this.#table.readdress(peer, () => {
       if (change.remote !== undefined) peer.setEndpoints(change.remote, change.local)
-      if (change.vpnIpv4 !== undefined) peer.vpn4 = addressWords(change.vpnIpv4)
-      if (change.vpnIpv6 !== undefined) peer.vpn6 = addressWords(change.vpnIpv6)
+      const { vpnIpv4, vpnIpv6 } = change
+      if (vpnIpv4 !== undefined) peer.vpn4 = vpnIpv4 === null ? undefined : addressWords(vpnIpv4)
+      if (vpnIpv6 !== undefined) peer.vpn6 = vpnIpv6 === null ? undefined : addressWords(vpnIpv6)
     })
     if (change.keepalive !== undefined) {
       peer.keepalive.configure(change.keepalive.interval, change.keepalive.timeout, now)

@@ -16,11 +16,7 @@ export class WorkerHandle {
   #ended: Error | undefined
 
   /** `happened` hears of things in the order in which they came to be, answers included. */
-  constructor(
-    options: WorkerOptions,
-    wake: () => void,
-    happened: (happening: Happening) => void,
-  ) {
+  constructor(options: WorkerOptions, wake: () => void, happened: (happening: Happening) => void) {
     const { port1, port2 } = new MessageChannel()
     this.#port = port1
     this.#wake = wake

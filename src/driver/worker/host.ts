@@ -2,9 +2,11 @@
  * The user-space driver: the devices there are, their workers and sockets. Answers the requests that the server has decoded
  * (server.ts), by handing each to its device, and carries what the data path tells back to it. Runs on the control thread.
  */
+
+import { OsError } from '../../platform/error.ts'
+import { E, EFD_CLOEXEC, EFD_NONBLOCK } from '../../platform/layout.ts'
 import { openLibc } from '../../platform/libc.ts'
-import { OsError } from '../../platform/errors.ts'
-import { netnsId } from '../../platform/netns.ts'
+import { blockOf } from '../../platform/memory.ts'
 import { takeTcp } from '../../platform/tcp.ts'
 import { openTun, type Tun } from '../../platform/tun.ts'
 import { inspectSocket, joinUdp } from '../../platform/udp.ts'
@@ -22,7 +24,7 @@ import type {
 import { Opcode, opcodeOf } from '../../wire/opcode.ts'
 import { type DataPath, Device, type SocketOffer, type Transport } from '../core/device.ts'
 import type { PeerHandle, TransportId } from '../core/peer.ts'
-import type { Backend, Caller } from '../server.ts'
+import type { Backend, Caller, EventScope } from '../server.ts'
 import { WorkerHandle } from './handle.ts'
 import type { Happening } from './protocol.ts'
 
@@ -52,7 +54,7 @@ interface Held {
 export class DriverHost implements Backend {
   readonly #options: HostOptions
   readonly #devices = new Set<HostedDevice>()
-  readonly #listeners: Parameters<Backend['onEvent']>[0][] = []
+  readonly #listeners: ((event: DriverEvent, scope: EventScope) => void)[] = []
   /** Sockets in use, by cookie: one belongs to one device at most. */
   readonly #sockets = new Map<bigint, HostedDevice>()
 
@@ -60,7 +62,7 @@ export class DriverHost implements Backend {
     this.#options = options
   }
 
-  onEvent(listener: Parameters<Backend['onEvent']>[0]): void {
+  onEvent(listener: (event: DriverEvent, scope: EventScope) => void): void {
     this.#listeners.push(listener)
   }
 
@@ -132,7 +134,7 @@ export class DriverHost implements Backend {
         ...(link.name === undefined ? {} : { name: link.name }),
       })
     } catch (error) {
-      throw refusal(error, 'link.name')
+      throw refusal(error)
     } finally {
       openLibc().close(netns)
     }
@@ -176,9 +178,7 @@ interface HostedOptions {
   netns: string
   host: HostOptions
   sockets: Map<bigint, HostedDevice>
-  notify: Parameters<Parameters<Backend['onEvent']>[0]> extends [infer E, infer S]
-    ? (event: E, scope: S) => void
-    : never
+  notify: (event: DriverEvent, scope: EventScope) => void
   /** The device cannot go on: it was removed by somebody else, or its worker failed. */
   gone(why: string): void
 }
@@ -191,6 +191,8 @@ class HostedDevice {
   readonly #options: HostedOptions
   readonly #sys = openLibc()
   readonly #wake: number
+  /** What wakes the worker: 1, as an eventfd takes it. */
+  readonly #one = blockOf(new Uint8Array([1, 0, 0, 0, 0, 0, 0, 0]))
   readonly #worker: WorkerHandle
   readonly #transports = new Map<TransportId, Held>()
   #lastTransport = 0
@@ -203,7 +205,7 @@ class HostedDevice {
     this.#options = options
     this.kind = kind
     this.netns = options.netns
-    this.#wake = this.#sys.eventfd()
+    this.#wake = this.#sys.eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
     this.#worker = new WorkerHandle(
       {
         wake: this.#wake,
@@ -213,7 +215,7 @@ class HostedDevice {
         seed: options.host.random(),
         ifindex: tun.ifindex,
       },
-      () => this.#sys.signal(this.#wake),
+      () => this.#sys.write(this.#wake, this.#one.base, 8),
       (happening) => this.#happened(happening),
     )
     this.device = new Device({
@@ -328,7 +330,7 @@ class HostedDevice {
     const handle = this.device.handleOf(peerId)
     const errno =
       handle === undefined
-        ? UNREACHABLE
+        ? E.EHOSTUNREACH
         : await this.#worker.call({ op: 'send-control', handle, packet })
     if (errno !== 0) throw ApiError.from(errno, `cannot send to peer ${peerId}`)
   }
@@ -349,25 +351,35 @@ class HostedDevice {
   // What the worker tells --------------------------------------------------------------------------------------------
 
   #happened(happening: Happening): void {
+    const { device } = this
     switch (happening.what) {
       case 'expired':
-        return this.device.peerLost(happening.handle, 'expired')
+        device.peerLost(happening.handle, 'expired')
+        break
       case 'transport-error':
-        return this.device.peerLost(happening.handle, 'transport-error')
+        device.peerLost(happening.handle, 'transport-error')
+        break
       case 'floated':
-        return this.device.peerFloated(happening.handle, happening.remote)
+        device.peerFloated(happening.handle, happening.remote)
+        break
       case 'key-exhausted':
-        return this.device.keyExhausted(happening.handle, happening.keyId)
+        device.keyExhausted(happening.handle, happening.keyId)
+        break
       case 'socket-closed':
-        return this.device.transportClosed(happening.transport)
+        device.transportClosed(happening.transport)
+        break
       case 'control':
-        return this.#control(happening.handle, happening.packet, false)
+        this.#control(happening.handle, happening.packet, false)
+        break
       case 'stream-ended':
-        return this.#control(happening.handle, new Uint8Array(0), true)
+        this.#control(happening.handle, new Uint8Array(0), true)
+        break
       case 'device-gone':
-        return this.#options.gone('the interface was removed')
+        this.#options.gone('the interface was removed')
+        break
       case 'failed':
-        return this.#options.gone(`its worker failed: ${happening.error}`)
+        this.#options.gone(`its worker failed: ${happening.error}`)
+        break
     }
   }
 
@@ -411,7 +423,9 @@ class HostedDevice {
           if (owner !== undefined && (owner !== this || stream)) throw notEncapsulated('EBUSY')
           const held =
             [...this.#transports.values()].find(({ cookie }) => cookie === found.cookie) ??
-            (stream ? await this.#holdStream(own, found.cookie) : await this.#holdUdp(own, found.cookie))
+            (stream
+              ? await this.#holdStream(own, found.cookie)
+              : await this.#holdUdp(own, found.cookie))
           kept = stream
           held.users++
           return held.transport
@@ -487,8 +501,6 @@ class HostedDevice {
   }
 }
 
-const UNREACHABLE = 113 // EHOSTUNREACH
-
 function notEncapsulated(code: string): ApiError {
   return new ApiError('ENOTSOCK', `cannot encapsulate socket: ${code}`, 'peer.socket')
 }
@@ -504,6 +516,6 @@ function attempt<T>(step: () => T): T {
   }
 }
 
-function refusal(error: unknown, attribute?: string): unknown {
+function refusal(error: unknown): unknown {
   return error instanceof OsError ? ApiError.from(error.errno, error.message) : error
 }

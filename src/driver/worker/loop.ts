@@ -3,7 +3,7 @@
  * completion (design.md, D5). All packet work is the engine's; this owns descriptors and nothing else. Entry point of a worker.
  */
 import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads'
-import { E, EPOLL } from '../../platform/layout.ts'
+import { E, EPOLL, O_CLOEXEC } from '../../platform/layout.ts'
 import { openLibc } from '../../platform/libc.ts'
 import { openLibcrypto } from '../../platform/libcrypto.ts'
 import { createMemory } from '../../platform/memory.ts'
@@ -14,7 +14,7 @@ import { addressBytes, wordsOfBytes } from '../core/address.ts'
 import { Engine, type EngineSink } from '../core/engine.ts'
 import type { Millis } from '../core/keepalive.ts'
 import { Outbox } from '../core/outbox.ts'
-import type { Peer, PeerHandle, TransportId } from '../core/peer.ts'
+import type { Peer, PeerConfig, PeerHandle, TransportId } from '../core/peer.ts'
 import { MAX_PACKET, VNET_BYTES } from '../core/train.ts'
 import { Verdict } from '../core/verdict.ts'
 import type {
@@ -83,7 +83,7 @@ class Loop {
     this.#control = new Outbox(memory.area(CONTROL_BYTES, 16), CONTROL_BYTES)
     this.#events = memory.area(EPOLL.eventSize * EVENTS, 16)
     this.#event = memory.area(EPOLL.eventSize, 16)
-    this.#epoll = check(this.#sys.epollCreate(), 'epoll_create1')
+    this.#epoll = check(this.#sys.epollCreate(O_CLOEXEC), 'epoll_create1')
     const query = new RouteQuery(this.#sys, options.device)
     const sink: EngineSink = {
       transmit: (outbox) => this.#transmit(outbox),
@@ -154,7 +154,8 @@ class Loop {
     const engine = this.#engine
     switch (command.op) {
       case 'add-socket':
-        return this.#addSocket(command)
+        this.#addSocket(command)
+        return undefined
       case 'add-stream':
         this.#streams.set(command.transport, {
           stream: new Stream(command.fd, this.#streamIo),
@@ -163,30 +164,26 @@ class Loop {
           reading: false,
           writing: false,
         })
-        return
+        return undefined
       case 'remove-transport':
-        return this.#removeTransport(command.transport)
-      case 'add-peer': {
-        engine.addPeer(command.config, this.#now)
-        const state = this.#streams.get(command.config.transport)
-        if (state !== undefined) {
-          state.handle = command.config.handle
-          state.reading = true
-          const { fd } = state.stream
-          this.#watch(fd, EPOLL.IN, (events) => this.#stream(state, events))
-        }
-        return
-      }
+        this.#removeTransport(command.transport)
+        return undefined
+      case 'add-peer':
+        this.#addPeer(command.config)
+        return undefined
       case 'change-peer':
         return engine.changePeer(command.handle, command.change, this.#now)
       case 'remove-peer':
-        return engine.removePeer(command.handle)
+        engine.removePeer(command.handle)
+        return undefined
       case 'install-key':
         return engine.installKey(command.handle, command.slot, command.config, this.#now)
       case 'swap-keys':
-        return engine.swapKeys(command.handle)
+        engine.swapKeys(command.handle)
+        return undefined
       case 'delete-key':
-        return engine.deleteKey(command.handle, command.slot)
+        engine.deleteKey(command.handle, command.slot)
+        return undefined
       case 'snapshot':
         return engine.snapshot(command.handle, this.#now)
       case 'snapshots':
@@ -197,8 +194,17 @@ class Loop {
         return this.#sendControl(command.handle, command.packet)
       case 'stop':
         this.#stop()
-        return
+        return undefined
     }
+  }
+
+  #addPeer(config: PeerConfig): void {
+    this.#engine.addPeer(config, this.#now)
+    const state = this.#streams.get(config.transport)
+    if (state === undefined) return
+    state.handle = config.handle
+    state.reading = true
+    this.#watchStream(state)
   }
 
   #tell(message: FromWorker): void {
@@ -234,7 +240,7 @@ class Loop {
 
   // Transports -------------------------------------------------------------------------------------------------------
 
-  #addSocket(command: Extract<Command, { op: 'add-socket' }>): undefined {
+  #addSocket(command: Extract<Command, { op: 'add-socket' }>): void {
     const { fd, v6, watch } = command
     this.#sockets.set(command.transport, { fd, v6, cookie: watch.cookie, watch: watch.fd })
     this.#watch(fd, EPOLL.IN, () => this.#socket(fd))
@@ -248,7 +254,7 @@ class Loop {
     })
   }
 
-  #removeTransport(transport: TransportId): undefined {
+  #removeTransport(transport: TransportId): void {
     const socket = this.#sockets.get(transport)
     if (socket !== undefined) {
       this.#sockets.delete(transport)
@@ -286,7 +292,10 @@ class Loop {
     }
     if (!state.reading || !(events & (EPOLL.IN | EPOLL.HUP | EPOLL.ERR))) return
     const peer = state.handle === undefined ? undefined : this.#engine.peer(state.handle)
-    if (peer === undefined) return this.#endReading(state)
+    if (peer === undefined) {
+      this.#endReading(state)
+      return
+    }
     let broken = false
     const end = stream.read((offset, length) => {
       broken = !this.#frame(peer, offset, length)

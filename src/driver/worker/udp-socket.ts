@@ -18,6 +18,8 @@ import {
   MSG_DONTWAIT,
   MSG_NOSIGNAL,
   MSGHDR,
+  POLLFD,
+  POLLOUT,
   SOCKADDR_IN,
   SOCKADDR_IN6,
   UDP_GRO,
@@ -80,7 +82,7 @@ export class UdpIo {
       iovecs: memory.area(IOVEC.size * SEND_MESSAGES, 16),
       names: memory.area(NAME_BYTES * SEND_MESSAGES, 16),
       controls: memory.area(CONTROL_BYTES * SEND_MESSAGES, 16),
-      poll: memory.area(8, 8),
+      poll: memory.area(POLLFD.size, 8),
     }
     for (let i = 0; i < SEND_MESSAGES; i++) {
       const message = tx.messages + MMSGHDR.size * i
@@ -101,7 +103,7 @@ export class UdpIo {
   receive(fd: number, each: DatagramHandler): number {
     const rx = this.#rx
     const { view, base } = this.#memory
-    const count = this.#sys.recvmmsg(fd, base + rx.messages, RECEIVE_MESSAGES, MSG_DONTWAIT, 0)
+    const count = this.#sys.recvmmsg(fd, base + rx.messages, RECEIVE_MESSAGES, MSG_DONTWAIT)
     for (let i = 0; i < count; i++) {
       const message = rx.messages + MMSGHDR.size * i
       const length = view.getUint32(message + MMSGHDR.len, true)
@@ -174,7 +176,7 @@ export class UdpIo {
     const { view, base } = this.#memory
     const poll = this.#tx.poll
     view.setInt32(poll, fd, true)
-    view.setInt32(poll + 4, 4, true) // POLLOUT
+    view.setInt32(poll + POLLFD.events, POLLOUT, true)
     return this.#sys.poll(base + poll, 1, SEND_PATIENCE_MS) > 0
   }
 
