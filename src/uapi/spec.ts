@@ -128,7 +128,11 @@ export const keyconf = attributes({
   'peer-id': { type: 'u32', max: PEER_ID_MAX, doc: 'Peer the key belongs to' },
   slot: { type: 'u32', enum: keySlot, doc: 'Where the key goes' },
   'key-id': { type: 'u32', max: 7, doc: 'Number of the key in packets' },
-  'cipher-alg': { type: 'u32', enum: cipher, doc: 'Cipher; `none` is refused' },
+  'cipher-alg': {
+    type: 'u32',
+    enum: cipher,
+    doc: 'Cipher; `none` is for debugging and refused unless the driver was told to allow it',
+  },
   'encrypt-dir': { type: 'nest', of: keydir, doc: 'Key material to send with' },
   'decrypt-dir': { type: 'nest', of: keydir, doc: 'Key material to receive with' },
 })

@@ -19,7 +19,7 @@
 import { attributes, type Attribute as Item, NetlinkError, nested } from '../netlink/attribute.ts'
 import { formatIp, isMapped, isUnspecified, parseIp, unmapped } from './address.ts'
 import { ApiError, type ErrorDetail } from './errno.ts'
-import type { Attribute, Attributes } from './spec.ts'
+import { type Attribute, type Attributes, EXTENSION_BASE } from './spec.ts'
 import type { DialectName, KeyConf, Mode, PeerNew, PeerSet, Transport } from './types.ts'
 
 /** An attribute on the wire of one dialect. */
@@ -39,7 +39,7 @@ export interface Table {
   /** Names that have to be there. */
   readonly required: readonly string[]
   readonly byNumber: ReadonlyMap<number, Field>
-  /** Highest number; from there on an attribute is unknown, below it unsupported. */
+  /** Highest number of the kernel's; beyond it an attribute is unknown, below it unsupported. */
   readonly max: number
 }
 
@@ -50,7 +50,8 @@ export const camel = (name: string): string =>
 
 function tableOf(fields: readonly Field[], required: readonly string[]): Table {
   const byNumber = new Map(fields.map((field) => [field.number, field]))
-  return { fields, required, byNumber, max: Math.max(0, ...byNumber.keys()) }
+  const numbers = [...byNumber.keys()].filter((number) => number < EXTENSION_BASE)
+  return { fields, required, byNumber, max: Math.max(0, ...numbers) }
 }
 
 /**
@@ -424,7 +425,7 @@ export function peerForTransport<P extends PeerNew | PeerSet>(
   return rest as unknown as P
 }
 
-/** EINVAL for a cipher that cannot be used, in any dialect. */
+/** EINVAL for the cipher that is none; dialect A leaves it to the device. */
 export function checkCipher(keyconf: KeyConf): KeyConf {
   if (keyconf.cipherAlg !== 'none') return keyconf
   throw new ApiError('EINVAL', 'unsupported cipher', 'keyconf.cipher-alg')

@@ -19,7 +19,7 @@ import {
   peer,
   top,
 } from '../spec.ts'
-import type { Cipher, KeyConf, Peer, PeerNew, PeerSet } from '../types.ts'
+import type { KeyConf, Peer, PeerNew, PeerSet } from '../types.ts'
 import { camel, checkCipher, select, type Table, table, type Values } from '../validate.ts'
 import {
   EOF_NUMBER,
@@ -207,6 +207,8 @@ export interface DcoVariant {
   /** Of the command GET_PEER. */
   readonly getPeer: number
   readonly delReasons: readonly string[]
+  /** Leaves it to the device whether packets may go unencrypted, as the RFC has that for debugging. */
+  readonly cipherNone: boolean
   /** The link counters in replies; where the driver counts once only, they are an extension. */
   readonly linkCounters: {
     readonly 'link-rx-bytes': number
@@ -310,7 +312,10 @@ export function dcoCommands(variant: DcoVariant): {
         number: 4,
         do: request('new-key', newKeyTable, {
           toWire: ({ ifindex, keyconf }) => ({ ifindex, newKey: keyToWire(keyconf as KeyConf) }),
-          fromWire: ({ ifindex, newKey }) => ({ ifindex, keyconf: keyFromWire(newKey as Values) }),
+          fromWire: ({ ifindex, newKey }) => ({
+            ifindex,
+            keyconf: keyFromWire(newKey as Values, variant),
+          }),
         }),
       },
       'key-swap': {
@@ -408,6 +413,7 @@ function encodeSockaddr(remote: Remote): Uint8Array | undefined {
 
 /** An IPv4-mapped address becomes IPv4; AF_UNSPEC is no address. */
 function decodeSockaddr(bytes: Uint8Array, name: string): Remote {
+  if (bytes.length < SOCKADDR_IN_BYTES) throw new ApiError('EINVAL', 'too short', name)
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
   const family = view.getUint16(0, true)
   const remotePort = view.getUint16(2)
@@ -498,10 +504,14 @@ function keyToWire(key: KeyConf): Values {
   return { ...key, cipherAlg: cipher.indexOf(key.cipherAlg) }
 }
 
-function keyFromWire(wire: Values): KeyConf {
+function keyFromWire(wire: Values, variant: DcoVariant): KeyConf {
   const key = wire as unknown as Omit<KeyConf, 'cipherAlg'> & { cipherAlg: number }
-  const cipherAlg: Cipher = cipher[key.cipherAlg] ?? 'none'
-  return checkCipher({ ...key, keyId: key.keyId & 7, cipherAlg })
+  const cipherAlg = cipher[key.cipherAlg]
+  if (cipherAlg === undefined) {
+    throw new ApiError('EINVAL', 'unsupported cipher', 'new-key.cipher-alg')
+  }
+  const keyconf = { ...key, keyId: key.keyId & 7, cipherAlg }
+  return variant.cipherNone ? keyconf : checkCipher(keyconf)
 }
 
 /** Ours go out only with a reply that was asked to be extended: `transport` tells. */

@@ -22,6 +22,7 @@ const { whole, commands, event } = dcoCommands({
   },
   getPeer: 7,
   delReasons: delReason,
+  cipherNone: false,
   linkCounters: {
     'link-rx-bytes': 13,
     'link-tx-bytes': 14,

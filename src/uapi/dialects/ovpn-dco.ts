@@ -21,6 +21,7 @@ const { whole, commands, event } = dcoCommands({
   },
   getPeer: 9,
   delReasons: ['teardown', 'userspace', 'expired', 'transport-error'],
+  cipherNone: true,
   linkCounters: {
     'link-rx-bytes': 69,
     'link-tx-bytes': 70,
