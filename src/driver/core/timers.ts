@@ -34,7 +34,10 @@ export class Timers<T extends Timed> {
     return this.#heap[0]?.at ?? Infinity
   }
 
-  /** Calls `due` for each owner whose deadline has come, and schedules it anew unless it was removed. */
+  /**
+   * Calls `due` for each owner whose deadline has come; `due` schedules it anew if it is to be called again, and
+   * not for `now` or earlier, which would not end.
+   */
   run(now: Millis, due: (owner: T) => void): void {
     for (let top = this.#heap[0]; top !== undefined && top.at <= now; top = this.#heap[0]) {
       this.#pop()
@@ -44,7 +47,6 @@ export class Timers<T extends Timed> {
         this.schedule(top.owner)
         continue
       }
-      // Scheduled before the call, so that `due` may remove it; a deadline still in the past would spin.
       due(top.owner)
     }
   }
