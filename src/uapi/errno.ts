@@ -60,7 +60,10 @@ export function errnoName(number: number): Errno | undefined {
   return names.get(number as (typeof numbers)[Errno])
 }
 
-/** What extended acknowledgements say beside a text (NLMSGERR_ATTR_*). */
+/**
+ * What extended acknowledgements say beside a text (NLMSGERR_ATTR_*). A missing attribute is found by the handler of a
+ * command, so in a dump it belongs into DONE; what has an offset is found before, and is an error even there.
+ */
 export interface ErrorDetail {
   /** Type of the missing attribute, in the numbers of the dialect. */
   missType?: number
@@ -68,8 +71,6 @@ export interface ErrorDetail {
   missNest?: number
   /** Where the offending attribute starts, counted likewise. */
   offset?: number
-  /** Found while attributes were parsed: the kernel answers even a dump with an error then, not with DONE. */
-  policy?: boolean
 }
 
 /**
@@ -84,7 +85,6 @@ export class ApiError extends Error {
   readonly missType: number | undefined
   readonly missNest: number | undefined
   readonly offset: number | undefined
-  readonly policy: boolean
 
   constructor(errno: Errno, reason: string, attribute?: string, detail: ErrorDetail = {}) {
     super(attribute === undefined ? reason : `${reason}: ${attribute}`)
@@ -95,7 +95,6 @@ export class ApiError extends Error {
     this.missType = detail.missType
     this.missNest = detail.missNest
     this.offset = detail.offset
-    this.policy = detail.policy ?? false
   }
 
   /** What an error reply says; a number that is not in the table becomes EPROTO, told in the text. */

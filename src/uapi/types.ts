@@ -7,7 +7,6 @@ import type {
   cipher,
   commands,
   delReason,
-  drop,
   Infer,
   keyconf,
   keydir,
@@ -33,7 +32,6 @@ export type DialectName = 'ovpn-dco' | 'ovpn-dco-v2' | 'ovpn'
 
 export type KeyConf = Infer<typeof keyconf>
 export type KeyDir = Infer<typeof keydir>
-export type Drop = Infer<typeof drop>
 export type PeerKey = Infer<typeof peerKey>
 
 /** One object instead of an intersection, as editors and errors show it. */
@@ -94,6 +92,3 @@ export type LinkNew = ArgsOf<'link-new'>['link']
 export type DriverEvent = {
   [E in EventName]: Flat<{ event: E } & Body<Notifications[E]['message']>>
 }[EventName]
-
-/** The event of one kind. */
-export type EventOf<E extends EventName> = Extract<DriverEvent, { event: E }>

@@ -116,7 +116,7 @@ const INTEGER_BYTES: { readonly [type: string]: number } = {
 /**
  * The attributes from `start` on in `message` by their names in camel case. Of an attribute that stands twice the
  * last one counts, as in the kernel. `headerBytes` stand before `message`: offsets in errors include them.
- * Binary values are copies. Throws only ApiError, `policy` set unless it is for a missing attribute.
+ * Binary values are copies. Throws only ApiError.
  */
 export function parse(
   message: Uint8Array,
@@ -199,13 +199,12 @@ function* tolerate(items: Iterable<Item>, forgiving: boolean): Generator<Item> {
     if (forgiving) return
     throw new ApiError('EINVAL', 'trailing bytes or a bad attribute length', undefined, {
       offset: error.offset,
-      policy: true,
     })
   }
 }
 
 function refused(errno: 'EINVAL' | 'ERANGE', reason: string, name: string, item: Item): ApiError {
-  return new ApiError(errno, reason, name, { offset: item.offset, policy: true })
+  return new ApiError(errno, reason, name, { offset: item.offset })
 }
 
 function nest(item: Item, inner: Table, policy: Policy, name: string): Run {

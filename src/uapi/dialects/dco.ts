@@ -69,7 +69,10 @@ const newKey = {
   'peer-id': peerId,
   slot,
   'key-id': { type: 'u8', doc: 'Number of the key in packets; the low 3 bits count' },
-  'cipher-alg': { type: 'u16', doc: 'Cipher: 1 AES-GCM, 2 ChaCha20-Poly1305' },
+  'cipher-alg': {
+    type: 'u16',
+    doc: 'Cipher: 1 AES-GCM, 2 ChaCha20-Poly1305; 0 none, as in `ovpn`',
+  },
   'encrypt-dir': keyconf['encrypt-dir'],
   'decrypt-dir': keyconf['decrypt-dir'],
 } as const satisfies Attributes
@@ -245,7 +248,7 @@ export function dcoCommands(variant: DcoVariant): {
     const others = names(whole).filter((name) => !required.includes(name))
     return {
       table: select(whole, required, others, { [nest]: inner }),
-      order: ['ifindex', 'extended', nest],
+      order: nest === 'get-peer' ? ['ifindex', 'extended', nest] : ['ifindex', nest],
       inner: names(inner),
       ...convert,
     }
