@@ -1,7 +1,7 @@
 /**
- * What a netlink socket is to the rest: messages one way and the other, and a few options. Here are the interface, and
- * the kind that goes over a unix socket; the kind within a process is server.ts's, that of the kernel's own sockets
- * platform's.
+ * What a netlink socket is to the rest: messages one way and the other, and a few options. Here are the interface, the
+ * kind that goes over a unix socket, and what asks over any kind; the kind within a process is server.ts's, that of the
+ * kernel's own sockets platform's.
  *
  * A unix socket carries netlink messages as a stream, each padded to 4 and found by its length (at most 1 MiB, else the
  * connection ends). Messages of two reserved types, below those of netlink's own (NLMSG_MIN_TYPE), stand for what a
@@ -260,4 +260,131 @@ function isCallAnswer({ type, payload }: Message): boolean {
   if (type !== NLMSG.ERROR || payload.length < 4 + NLMSG_HDRLEN) return false
   const asked = payload[8]! | (payload[9]! << 8)
   return asked === CONTROL.OPEN || asked === CONTROL.OPTION
+}
+
+/** Milliseconds after which a request that is not answered fails: a driver answers at once or is stuck. */
+const ANSWER_TIMEOUT = 30_000
+
+export interface RequesterListener {
+  /** A message that answers nothing. */
+  unasked(message: Message): void
+  /** Messages were lost. */
+  overrun(): void
+  /** The last call; `error` unless this side closed the channel. */
+  closed(error: Error | undefined): void
+}
+
+interface Pending {
+  readonly replies: Uint8Array[]
+  readonly timer: ReturnType<typeof setTimeout>
+  resolve(replies: Uint8Array[]): void
+  reject(error: Error): void
+}
+
+/** The asking end of a channel: numbers requests, gathers what answers each, and tells apart what comes unasked. */
+export class Requester {
+  readonly #channel: Channel
+  readonly #pending = new Map<number, Pending>()
+  #listener: RequesterListener | undefined
+  #lastSeq = 0
+  /** The dump under way: a socket has one at a time. */
+  #dump: Promise<unknown> = Promise.resolve()
+  #closed: Error | undefined
+
+  constructor(channel: Channel) {
+    this.#channel = channel
+    channel.listen({
+      received: (datagram) => this.#received(datagram),
+      closed: (error) => this.#end(error),
+    })
+  }
+
+  /** Who is told of what was not asked for. */
+  listen(listener: RequesterListener): void {
+    this.#listener = listener
+  }
+
+  setOption(option: ChannelOption, value: number): Promise<void> {
+    return this.#channel.setOption(option, value)
+  }
+
+  /**
+   * Sends a request; REQUEST and ACK are added to its flags. Resolves to the payloads of its replies once the last was
+   * acknowledged. Rejects with the ApiError that the answer is, ETIMEDOUT, or that of the channel.
+   */
+  request(header: { type: number; flags: number }, payload: Uint8Array): Promise<Uint8Array[]> {
+    if (header.flags !== NLM_F.DUMP) return this.#send(header, payload)
+    const send = () => this.#send(header, payload)
+    const answer = this.#dump.then(send, send)
+    this.#dump = answer
+    return answer
+  }
+
+  close(): void {
+    this.#channel.close()
+    this.#end(undefined)
+  }
+
+  #send({ type, flags }: { type: number; flags: number }, payload: Uint8Array) {
+    if (this.#closed !== undefined) return Promise.reject(this.#closed)
+    // 0 marks what is unasked.
+    this.#lastSeq = (this.#lastSeq + 1) >>> 0 || 1
+    const seq = this.#lastSeq
+    return new Promise<Uint8Array[]>((resolve, reject) => {
+      const timer = setTimeout(() => {
+        this.#pending.delete(seq)
+        reject(new ApiError('ETIMEDOUT', 'the driver does not answer'))
+      }, ANSWER_TIMEOUT)
+      this.#pending.set(seq, { replies: [], timer, resolve, reject })
+      const all = NLM_F.REQUEST | NLM_F.ACK | flags
+      this.#channel.send(message({ type, flags: all, seq, pid: 0 }, payload))
+    })
+  }
+
+  /** A driver that sends nonsense is as good as gone. */
+  #received(datagram: Uint8Array): void {
+    try {
+      for (const one of messages(datagram)) this.#take(one)
+    } catch (error) {
+      const { message: text } = error as Error
+      this.#channel.close()
+      this.#end(new ApiError('EPROTO', `the driver's answer is malformed: ${text}`))
+    }
+  }
+
+  #take(one: Message): void {
+    if (one.type === NLMSG.OVERRUN) {
+      this.#listener?.overrun()
+      return
+    }
+    const pending = one.seq === 0 ? undefined : this.#pending.get(one.seq)
+    if (pending === undefined) {
+      if (one.seq === 0 && one.type >= NLMSG.MIN_TYPE) this.#listener?.unasked(one)
+    } else if (one.type === NLMSG.ERROR || one.type === NLMSG.DONE) {
+      this.#pending.delete(one.seq)
+      clearTimeout(pending.timer)
+      const { errno, text, ...detail } = readAnswer(one)
+      if (errno === 0) pending.resolve(pending.replies)
+      else pending.reject(ApiError.from(errno, text, known(detail)))
+    } else if (one.type >= NLMSG.MIN_TYPE) {
+      pending.replies.push(one.payload)
+    }
+  }
+
+  #end(error: Error | undefined): void {
+    if (this.#closed !== undefined) return
+    this.#closed = error ?? new ApiError('EBADF', 'the channel is closed')
+    for (const { timer, reject } of this.#pending.values()) {
+      clearTimeout(timer)
+      reject(this.#closed)
+    }
+    this.#pending.clear()
+    this.#listener?.closed(error)
+  }
+}
+
+/** Without what is undefined. */
+function known<T extends object>(detail: T) {
+  const entries = Object.entries(detail).filter(([, value]) => value !== undefined)
+  return Object.fromEntries(entries) as { [K in keyof T]?: NonNullable<T[K]> }
 }
