@@ -7,7 +7,7 @@
 import { addressWords, type Endpoint } from './address.ts'
 import type { AeadProvider } from './aead.ts'
 import type { Millis } from './keepalive.ts'
-import { type KeyCipher, type KeyConfig, KeySlot } from './key-slot.ts'
+import { type KeyCipher, type KeyConfig, KeySlot, wipe } from './key-slot.ts'
 import type { PacketMemory } from './memory.ts'
 import { Outbox } from './outbox.ts'
 import { type EndpointConfig, Peer, type PeerConfig, type PeerHandle } from './peer.ts'
@@ -167,7 +167,10 @@ export class Engine {
   /** Installs a key, in place of what the slot holds. Throws what the cipher provider throws; false: no such peer. */
   installKey(handle: PeerHandle, slot: SlotName, config: KeyConfig, now: Millis): boolean {
     const peer = this.#table.byHandle(handle)
-    if (peer === undefined) return false
+    if (peer === undefined) {
+      wipe(config)
+      return false
+    }
     const key = new KeySlot(config, this.#provider, this.#memory, this.#nonce, now)
     peer[slot]?.close()
     peer[slot] = key

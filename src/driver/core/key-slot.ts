@@ -61,9 +61,9 @@ export class KeySlot {
     this.#memory = memory
     this.#nonce = nonce
     this.#packetIds = new PacketIdCounter(config.firstPacketId)
-    this.#sealTail = words(encrypt.nonceTail)
-    this.#openTail = words(decrypt.nonceTail)
     try {
+      this.#sealTail = words(encrypt.nonceTail)
+      this.#openTail = words(decrypt.nonceTail)
       if (cipher !== 'none') {
         this.#sealer = provider.create(cipher, encrypt.cipherKey, 'seal')
         try {
@@ -74,8 +74,7 @@ export class KeySlot {
         }
       }
     } finally {
-      encrypt.cipherKey.fill(0)
-      decrypt.cipherKey.fill(0)
+      wipe(config)
     }
   }
 
@@ -149,6 +148,12 @@ export class KeySlot {
     this.#sealer?.close()
     this.#opener?.close()
   }
+}
+
+/** Overwrites the key material. */
+export function wipe(config: KeyConfig): void {
+  config.encrypt.cipherKey.fill(0)
+  config.decrypt.cipherKey.fill(0)
 }
 
 function words(tail: Uint8Array): [number, number] {
