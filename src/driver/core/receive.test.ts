@@ -1,0 +1,401 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { build, packet, packetsOf, plainPiece, UDP } from '../../../test/sim/packets.ts'
+import { DOWN, homeOf, keyConfig, peerConfig, Rig, UP } from '../../../test/sim/rig.ts'
+import { KEEPALIVE_MAGIC, sealDataV2 } from '../../wire/data.ts'
+import { addressWords, Endpoint } from './address.ts'
+import type { PeerSnapshot } from './engine.ts'
+
+const KEY_ID = 3
+const ELSEWHERE = Endpoint.of('198.51.100.7', 4242)
+const payload = Uint8Array.of(1, 2, 3, 4)
+const inner = build(packet({ source: '10.8.0.1', destination: '10.8.0.99', payload }))
+const inner6 = build(packet({ source: 'fd00::1', destination: 'fd00::99', payload }))
+
+/** A packet of peer 1, but for `fields`. */
+function seal(
+  plaintext: Uint8Array,
+  fields: { id?: number; keyId?: number; packetId?: number } = {},
+) {
+  const { id = 1, keyId = KEY_ID, packetId = 10 } = fields
+  return sealDataV2(UP, { keyId, peerId: id, packetId, plaintext })
+}
+
+/** Peers 1 and 2 with a key each; peer 1 has received the packet with the id 9 already. 192.168.1.0 lies behind peer 1. */
+function rig(options: { single?: boolean } = {}): Rig {
+  const [gateway, network] = [addressWords('10.8.0.1'), addressWords('192.168.1.0')]
+  const made = new Rig({
+    ...options,
+    routes: (to) => (to[2] === 0xffff && to[3]! >> 8 === network[3]! >> 8 ? gateway : undefined),
+  })
+  for (const id of options.single ? [1] : [1, 2]) {
+    made.engine.addPeer(peerConfig(id), made.now)
+    made.engine.installKey(100 + id, 'primary', keyConfig(KEY_ID), made.now)
+  }
+  made.receive(seal(KEEPALIVE_MAGIC, { packetId: 9 }), homeOf(1))
+  made.takeTraces()
+  made.now += 5000
+  return made
+}
+
+type Changes = Partial<Record<keyof PeerSnapshot, unknown>>
+
+/** What differs between two snapshots, the new values. */
+function changes(before: PeerSnapshot, after: PeerSnapshot): Changes {
+  const entries = Object.entries(after) as [keyof PeerSnapshot, unknown][]
+  return Object.fromEntries(
+    entries.filter(([name, value]) => JSON.stringify(before[name]) !== JSON.stringify(value)),
+  )
+}
+
+const changed = (bytes: Uint8Array, at: number) => {
+  const copy = Uint8Array.from(bytes)
+  copy.fill(copy.at(at)! ^ 1, at, at === -1 ? undefined : at + 1)
+  return copy
+}
+const opcode = (first: number) => Uint8Array.of(first, ...seal(inner).slice(1))
+
+describe('Receiver: what is dropped before it is authentic changes nothing but counters', () => {
+  // The peer that the loss is counted to, if one is known by then.
+  type Row = [why: string, datagram: Uint8Array, reason: string, peer: 1 | 2 | undefined]
+  const rows: Row[] = [
+    ['nothing at all', new Uint8Array(0), 'rx-short', undefined],
+    ['three bytes', seal(inner).slice(0, 3), 'rx-short', undefined],
+    ['a header and no packet id', seal(inner).slice(0, 4), 'rx-short', 1],
+    ['one byte less than the shortest packet', seal(new Uint8Array(0)).slice(0, 23), 'rx-short', 1],
+    ['P_DATA_V1', opcode((6 << 3) | KEY_ID), 'rx-data-v1', undefined],
+    ['a control packet', opcode((4 << 3) | KEY_ID), 'rx-not-data', undefined],
+    ['an opcode never given out', opcode(31 << 3), 'rx-not-data', undefined],
+    ['an id that no peer has', seal(inner, { id: 3 }), 'rx-unknown-peer', undefined],
+    [
+      'the id that we send to the peer, not ours',
+      seal(inner, { id: 201 }),
+      'rx-unknown-peer',
+      undefined,
+    ],
+    ['no id, from an unknown address', seal(inner, { id: 0xffffff }), 'rx-unknown-peer', undefined],
+    ['a key id that the peer has no key for', seal(inner, { keyId: 4 }), 'rx-no-key', 1],
+    ['forged: a bit of the ciphertext', changed(seal(inner), -1), 'rx-auth-failed', 1],
+    ['forged: a bit of the tag', changed(seal(inner), 8), 'rx-auth-failed', 1],
+    ['forged: the packet id', changed(seal(inner), 7), 'rx-auth-failed', 1],
+    [
+      'forged: another peer’s id, which the AAD covers',
+      changed(changed(seal(inner), 3), 2),
+      'rx-unknown-peer',
+      undefined,
+    ],
+    ['cut short', seal(inner).slice(0, -1), 'rx-auth-failed', 1],
+    ['grown', Uint8Array.of(...seal(inner), 0), 'rx-auth-failed', 1],
+    [
+      'what we sent, thrown back',
+      sealDataV2(DOWN, { keyId: KEY_ID, peerId: 1, packetId: 10, plaintext: inner }),
+      'rx-auth-failed',
+      1,
+    ],
+    [
+      'peer 1’s packet with peer 2’s id',
+      Uint8Array.of(...seal(inner).slice(0, 3), 2, ...seal(inner).slice(4)),
+      'rx-auth-failed',
+      2,
+    ],
+    ['a replay', seal(KEEPALIVE_MAGIC, { packetId: 9 }), 'rx-replay', 1],
+    ['the packet id 0', seal(inner, { packetId: 0 }), 'rx-replay', 1],
+  ]
+  for (const [why, datagram, reason, peer] of rows) {
+    it(`${why}: ${reason}`, () => {
+      const made = rig()
+      const before = [made.snapshot(1), made.snapshot(2)]
+      const stats = made.engine.stats()
+      made.receive(datagram, ELSEWHERE)
+      assert.deepEqual(made.takeTraces(), { delivered: [], sent: [], events: [] })
+      assert.deepEqual(made.engine.stats(), { ...stats, drops: [{ reason, count: 1 }] })
+      for (const id of [1, 2] as const) {
+        const was = before[id - 1]!
+        assert.deepEqual(
+          changes(was, made.snapshot(id)),
+          id === peer
+            ? {
+                linkRxBytes: was.linkRxBytes + datagram.length,
+                linkRxPackets: was.linkRxPackets + 1,
+                drops: [{ reason, count: 1 }],
+              }
+            : {},
+        )
+      }
+    })
+  }
+
+  it('more than 2047 back, or behind a silence of 30 s: a replay', () => {
+    const made = rig()
+    made.receive(seal(inner, { packetId: 3000 }), homeOf(1))
+    made.receive(seal(inner, { packetId: 953 }), homeOf(1))
+    made.receive(seal(inner, { packetId: 952 }), homeOf(1))
+    assert.equal(made.delivered.length, 2)
+    made.now += 30_000
+    made.receive(seal(inner, { packetId: 2999 }), homeOf(1))
+    assert.deepEqual(made.engine.stats().drops, [{ reason: 'rx-replay', count: 2 }])
+  })
+})
+
+describe('Receiver: what is authentic moves the peer and shows it alive, delivered or not', () => {
+  const ping = KEEPALIVE_MAGIC
+  const version = (of: number) => Uint8Array.of(of << 4, ...inner.slice(1))
+  const from = (source: string) => build(packet({ source, destination: '10.8.0.99', payload }))
+  const rows: [
+    why: string,
+    plaintext: Uint8Array,
+    reason: string | undefined,
+    delivered: boolean,
+  ][] = [
+    ['an IPv4 packet', inner, undefined, true],
+    ['an IPv6 packet', inner6, undefined, true],
+    ['a keepalive', ping, undefined, false],
+    ['a keepalive one byte short', ping.slice(0, 15), 'rx-malformed', false],
+    ['a keepalive one byte long', Uint8Array.of(...ping, 0), 'rx-malformed', false],
+    [
+      'a keepalive as long as an IP packet',
+      Uint8Array.of(...ping, 0, 0, 0, 0),
+      'rx-malformed',
+      false,
+    ],
+    ['no plaintext', new Uint8Array(0), 'rx-malformed', false],
+    ['one byte', Uint8Array.of(0x45), 'rx-malformed', false],
+    ['19 bytes of IPv4', inner.slice(0, 19), 'rx-malformed', false],
+    ['20 bytes of IPv4', inner.slice(0, 20), undefined, true],
+    ['39 bytes of IPv6', inner6.slice(0, 39), 'rx-malformed', false],
+    ['40 bytes of IPv6', inner6.slice(0, 40), undefined, true],
+    ['another version of IP', version(5), 'rx-malformed', false],
+    ['a source behind the peer', from('192.168.1.7'), undefined, true],
+    ['another peer’s source', from('10.8.0.2'), 'rx-reverse-path', false],
+    ['nobody’s source', from('10.8.0.3'), 'rx-reverse-path', false],
+    ['a source behind nobody', from('192.168.2.7'), 'rx-reverse-path', false],
+    [
+      'another peer’s IPv6 source',
+      build(packet({ source: 'fd00::2', destination: 'fd00::1' })),
+      'rx-reverse-path',
+      false,
+    ],
+    [
+      'a broadcast from its own source: the device decides',
+      build(packet({ source: '10.8.0.1', destination: '255.255.255.255', protocol: UDP })),
+      undefined,
+      true,
+    ],
+  ]
+  for (const [why, plaintext, reason, delivered] of rows) {
+    it(`${why}: ${reason ?? 'fine'}`, () => {
+      const made = rig()
+      const before = made.snapshot(1)
+      const stats = made.engine.stats()
+      const datagram = seal(plaintext)
+      made.receive(datagram, ELSEWHERE, Endpoint.of('203.0.113.9', 0))
+      const bytes = delivered ? plaintext.length : 0
+      const packets = delivered ? 1 : 0
+      assert.deepEqual(made.takeTraces(), {
+        delivered: delivered ? [plainPiece(plaintext)] : [],
+        sent: [],
+        events: ['floated 1 to 198.51.100.7 4242'],
+      })
+      assert.deepEqual(changes(before, made.snapshot(1)), {
+        remote: { address: '198.51.100.7', port: 4242, scope: 0 },
+        local: '203.0.113.9',
+        linkRxBytes: before.linkRxBytes + datagram.length,
+        linkRxPackets: before.linkRxPackets + 1,
+        lastRxMs: 0,
+        ...(delivered ? { vpnRxBytes: bytes, vpnRxPackets: packets } : {}),
+        ...(reason === undefined ? {} : { drops: [{ reason, count: 1 }] }),
+      })
+      assert.deepEqual(made.engine.stats(), {
+        ...stats,
+        rxBytes: bytes,
+        rxPackets: packets,
+        drops: reason === undefined ? [] : [{ reason, count: 1 }],
+      })
+    })
+  }
+
+  it('a device that takes nothing: lost, and not counted as received', () => {
+    const made = rig()
+    made.takes = false
+    made.receive(seal(inner), homeOf(1))
+    const { vpnRxBytes, vpnRxPackets, drops } = made.snapshot(1)
+    assert.deepEqual([vpnRxBytes, vpnRxPackets, drops], [0, 0, [{ reason: 'rx-device', count: 1 }]])
+    assert.equal(made.engine.stats().rxPackets, 0)
+  })
+
+  it('any inner source will do in point-to-point mode', () => {
+    const made = rig({ single: true })
+    const bytes = build(packet({ source: '203.0.113.77', destination: '224.0.0.1' }))
+    made.receive(seal(bytes), homeOf(1))
+    assert.deepEqual(made.delivered, [plainPiece(bytes)])
+  })
+})
+
+describe('Receiver: keys', () => {
+  it('either slot opens, by key id', () => {
+    const made = rig()
+    made.engine.installKey(101, 'secondary', keyConfig(4), made.now)
+    made.receive(seal(inner, { keyId: 3 }), homeOf(1))
+    made.receive(seal(inner, { keyId: 4 }), homeOf(1))
+    made.engine.swapKeys(101)
+    made.receive(seal(inner, { keyId: 3, packetId: 11 }), homeOf(1))
+    made.receive(seal(inner, { keyId: 4, packetId: 11 }), homeOf(1))
+    assert.equal(made.delivered.length, 4)
+  })
+
+  it('a swap keeps what was seen; a new key has seen nothing', () => {
+    const made = rig()
+    made.receive(seal(inner), homeOf(1))
+    made.engine.swapKeys(101)
+    made.receive(seal(inner), homeOf(1))
+    assert.equal(made.delivered.length, 1)
+    made.engine.installKey(101, 'secondary', keyConfig(KEY_ID), made.now)
+    made.receive(seal(inner), homeOf(1))
+    assert.equal(made.delivered.length, 2)
+  })
+
+  it('the primary goes first where both have one id', () => {
+    const made = rig()
+    made.engine.installKey(101, 'secondary', keyConfig(KEY_ID), made.now)
+    made.receive(seal(inner), homeOf(1))
+    made.receive(seal(inner), homeOf(1)) // the secondary would find it new
+    assert.equal(made.delivered.length, 1)
+  })
+
+  it('a deleted key opens nothing', () => {
+    const made = rig()
+    made.engine.deleteKey(101, 'primary')
+    made.receive(seal(inner), homeOf(1))
+    assert.deepEqual(made.engine.stats().drops, [{ reason: 'rx-no-key', count: 1 }])
+  })
+
+  it('key material is wiped even when the peer is gone', () => {
+    const made = rig()
+    made.engine.removePeer(101)
+    const key = keyConfig(4)
+    assert.equal(made.engine.installKey(101, 'primary', key, made.now), false)
+    const material = [...key.encrypt.cipherKey, ...key.decrypt.cipherKey]
+    assert.ok(material.every((byte) => byte === 0))
+  })
+})
+
+describe('Receiver: where a peer is', () => {
+  it('no peer id: found by its address, and never floats', () => {
+    const made = rig()
+    const anonymous = seal(inner, { id: 0xffffff })
+    made.receive(anonymous, homeOf(2)) // sealed for neither: both have the same keys here
+    assert.deepEqual(made.engine.stats().drops, [{ reason: 'rx-reverse-path', count: 1 }])
+    made.receive(anonymous, homeOf(1))
+    assert.deepEqual(made.takeTraces().events, [])
+    assert.equal(made.snapshot(1).vpnRxPackets, 1)
+  })
+
+  it('each float is told, back and forth, and the anonymous find it there', () => {
+    const made = rig()
+    made.receive(seal(inner, { packetId: 11 }), ELSEWHERE)
+    made.receive(seal(inner, { packetId: 12 }), ELSEWHERE)
+    made.receive(seal(inner, { id: 0xffffff, packetId: 13 }), ELSEWHERE)
+    made.receive(seal(inner, { packetId: 14 }), homeOf(1))
+    made.receive(seal(inner, { id: 0xffffff, packetId: 15 }), ELSEWHERE)
+    assert.deepEqual(made.events, ['floated 1 to 198.51.100.7 4242', 'floated 1 to 192.0.2.1 1000'])
+    assert.deepEqual(made.engine.stats().drops, [{ reason: 'rx-unknown-peer', count: 1 }])
+  })
+
+  it('late packets float too, within the window', () => {
+    const made = rig()
+    made.receive(seal(inner, { packetId: 8 }), ELSEWHERE)
+    assert.deepEqual(made.events, ['floated 1 to 198.51.100.7 4242'])
+  })
+
+  it('a port alone, a family alone', () => {
+    const made = rig()
+    made.receive(seal(inner, { packetId: 11 }), Endpoint.of('192.0.2.1', 1001))
+    made.receive(seal(inner, { packetId: 12 }), Endpoint.of('2001:db8::1', 1001, 2))
+    assert.deepEqual(made.events, ['floated 1 to 192.0.2.1 1001', 'floated 1 to 2001:db8::1 1001'])
+    assert.equal(made.snapshot(1).remote.scope, 2)
+  })
+
+  it('an IPv4 peer on a dual-stack socket is where it was', () => {
+    const made = rig()
+    made.receive(seal(inner), Endpoint.of('::ffff:192.0.2.1', 1000))
+    assert.deepEqual(made.events, [])
+  })
+
+  it('our address follows the packets, silently', () => {
+    const made = rig()
+    made.receive(seal(inner), homeOf(1), Endpoint.of('203.0.113.9', 0))
+    assert.deepEqual(made.events, [])
+    assert.equal(made.snapshot(1).local, '203.0.113.9')
+  })
+
+  it('a removed peer takes nothing with it', () => {
+    const made = rig()
+    made.engine.removePeer(101)
+    made.receive(seal(inner), ELSEWHERE)
+    assert.deepEqual(made.takeTraces(), { delivered: [], sent: [], events: [] })
+    assert.deepEqual(made.engine.stats().drops, [{ reason: 'rx-unknown-peer', count: 1 }])
+  })
+})
+
+describe('Receiver: streams', () => {
+  const streaming = () => {
+    const made = rig()
+    made.engine.addPeer(peerConfig(5, { stream: true, vpnIpv4: '10.8.0.5' }), made.now)
+    made.engine.installKey(105, 'primary', keyConfig(KEY_ID), made.now)
+    return made
+  }
+  const own = build(packet({ source: '10.8.0.5' }))
+
+  it('know their peer, whatever id a packet carries', () => {
+    const made = streaming()
+    made.receiveFrame(seal(own, { id: 77 }), 105)
+    assert.deepEqual(made.takeTraces(), { delivered: [plainPiece(own)], sent: [], events: [] })
+  })
+
+  const rows: [why: string, frame: Uint8Array, reason: string][] = [
+    ['too short', seal(own).slice(0, 20), 'rx-short'],
+    ['no such key', seal(own, { keyId: 1 }), 'rx-no-key'],
+    ['forged', changed(seal(own), -1), 'rx-auth-failed'],
+    ['another peer’s source', seal(inner), 'rx-reverse-path'],
+  ]
+  for (const [why, frame, reason] of rows) {
+    it(`${why}: ${reason}`, () => {
+      const made = streaming()
+      made.receiveFrame(frame, 105)
+      assert.equal(made.delivered.length, 0)
+      assert.deepEqual(made.snapshot(5).drops, [{ reason, count: 1 }])
+    })
+  }
+
+  it('do not move when a packet of theirs comes as a datagram', () => {
+    const made = streaming()
+    made.receive(seal(own, { id: 5 }), ELSEWHERE)
+    assert.deepEqual(made.events, [])
+    assert.equal(made.snapshot(5).remote.address, '192.0.2.5')
+  })
+})
+
+it('Receiver glues what belongs together, with a bad packet and a replay between', () => {
+  const made = rig()
+  const flow = [0, 1, 2].map((i) =>
+    build(
+      packet({
+        source: '10.8.0.1',
+        id: i,
+        sequence: 100 * i,
+        payload: new Uint8Array(100).fill(i),
+      }),
+    ),
+  )
+  const datagrams = [
+    seal(flow[0]!, { packetId: 11 }),
+    changed(seal(flow[2]!, { packetId: 14 }), -1),
+    seal(flow[1]!, { packetId: 12 }),
+    seal(flow[1]!, { packetId: 12 }),
+    seal(flow[2]!, { packetId: 14 }),
+  ]
+  made.receiveAll(datagrams, homeOf(1))
+  assert.equal(made.delivered.length, 1)
+  assert.deepEqual(packetsOf(made.delivered[0]!), flow)
+  assert.equal(made.snapshot(1).vpnRxPackets, 3)
+})
