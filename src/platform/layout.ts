@@ -164,6 +164,7 @@ export const TCP_NODELAY = 1
 export const TCP_INFO = 11
 export const TCP_ESTABLISHED = 1
 
+export const IFF_UP = 1
 export const IFF_TUN = 0x0001
 export const IFF_MULTI_QUEUE = 0x0100
 export const IFF_NO_PI = 0x1000
