@@ -49,7 +49,14 @@ export const NLMSGERR = { error: 16 } as const
 export const IFINFOMSG = { family: 0, index: 4, flags: 8, change: 12, size: 16 } as const
 export const RTMSG = { family: 0, dstLen: 1, type: 7, flags: 8, size: 12 } as const
 /** `inet_diag_msg`; the cookie is two 32-bit halves, the lower first. */
-export const INET_DIAG_MSG = { sport: 4, src: 8, ifindex: 40, cookie: 44, size: 72 } as const
+export const INET_DIAG_MSG = {
+  sport: 4,
+  dport: 6,
+  src: 8,
+  ifindex: 40,
+  cookie: 44,
+  size: 72,
+} as const
 /** `inet_diag_req_v2`. */
 export const INET_DIAG_REQ = { family: 0, protocol: 1, states: 4, sport: 8, size: 56 } as const
 
@@ -83,6 +90,7 @@ export const E = {
   ENOTSOCK: 88,
   EMSGSIZE: 90,
   EPROTOTYPE: 91,
+  ENOPROTOOPT: 92,
   EADDRNOTAVAIL: 99,
   ENETDOWN: 100,
   ENETUNREACH: 101,
@@ -185,7 +193,6 @@ export const TUN_F_USO6 = 0x40
 /** Instructions of classic BPF, each with its addressing. */
 export const BPF = {
   LD_W_ABS: 0x20,
-  LD_H_ABS: 0x28,
   LD_B_ABS: 0x30,
   LD_W_LEN: 0x80,
   AND_K: 0x54,

@@ -366,6 +366,24 @@ function listenTo(os: Syscalls, socket: NetlinkSocket, netns: number): boolean {
   }
 }
 
+/**
+ * Reads one datagram of any netlink socket, without waiting. Lost messages (ENOBUFS) are passed over.
+ *
+ * @returns a copy, or undefined when there is none
+ * @throws OsError
+ */
+export function receiveNetlink(os: Syscalls, fd: number): Uint8Array | undefined {
+  const datagram = createDatagram(RECEIVE_BYTES)
+  for (;;) {
+    datagram.aim(RECEIVE_BYTES)
+    const got = os.recvmsg(fd, datagram.header, MSG_DONTWAIT)
+    if (got === -E.EAGAIN) return undefined
+    if (got === -E.ENOBUFS) continue
+    check(got, 'recvmsg', 'cannot receive a netlink message')
+    return datagram.bytes.slice(0, got)
+  }
+}
+
 /** For one request: unbound, small, no options. */
 function bareSocket(os: Syscalls, fd: number): NetlinkSocket {
   const datagram = createDatagram(4096)

@@ -30,6 +30,11 @@ const OWN = '/proc/thread-self/ns/net'
 
 /** Device and inode of the file behind a descriptor; for a namespace, its identity while it exists. */
 export function netnsId(fd: number, os: Syscalls = openLibc()): string {
+  return identity(statFd(fd, os))
+}
+
+/** `statx` of the file behind a descriptor; fields at `STATX`. @throws OsError EBADF */
+export function statFd(fd: number, os: Syscalls = openLibc()): DataView {
   const path = blockOfText('')
   const found = createBlock(STATX.size)
   check(
@@ -37,7 +42,7 @@ export function netnsId(fd: number, os: Syscalls = openLibc()): string {
     'statx',
     `cannot identify descriptor ${fd}`,
   )
-  return identity(found.view)
+  return found.view
 }
 
 /** The identity of the calling thread's namespace. */
