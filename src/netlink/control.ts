@@ -17,8 +17,6 @@ import {
 import { GENL_HDRLEN, genericHeader, readGenericHeader } from './message.ts'
 
 export const GENL_ID_CTRL = 0x10
-/** Ids from here to 1023 are given out to families as they come. */
-export const GENL_FIRST_ID = 0x13
 
 const CTRL_CMD = { NEWFAMILY: 1, GETFAMILY: 3 } as const
 const CTRL_ATTR = {

@@ -256,7 +256,7 @@ export function readAnswer({ type, flags, payload }: Message): Complaint {
   return { errno, text, offset, missType, missNest }
 }
 
-export function concat(parts: readonly Uint8Array[]): Uint8Array {
+function concat(parts: readonly Uint8Array[]): Uint8Array {
   if (parts.length === 1) return parts[0]!
   const bytes = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0))
   let at = 0

@@ -35,18 +35,6 @@ export const RTM = {
   GETNSID: 90,
 } as const
 
-/** Multicast groups, as ADD_MEMBERSHIP wants them. */
-export const RTNLGRP = {
-  LINK: 1,
-  IPV4_IFADDR: 5,
-  IPV4_ROUTE: 7,
-  IPV4_RULE: 8,
-  IPV6_IFADDR: 9,
-  IPV6_ROUTE: 11,
-  IPV6_RULE: 19,
-  NSID: 28,
-} as const
-
 export const AF = { UNSPEC: 0, INET: 2, INET6: 10, PACKET: 17 } as const
 
 export const IFF = {
