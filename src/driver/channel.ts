@@ -132,7 +132,7 @@ export class MessageStream {
 }
 
 /** Connects to the driver that listens at `path`. Rejects with an ApiError where there is none, or it says no. */
-export async function openUnixChannel(path: string, protocol: Protocol): Promise<UnixChannel> {
+export async function openUnixChannel(path: string, protocol: Protocol): Promise<Channel> {
   const socket = createConnection(path)
   await new Promise<void>((resolve, reject) => {
     socket.once('connect', resolve)
@@ -156,7 +156,7 @@ function codeOf({ code }: NodeJS.ErrnoException) {
 }
 
 /** A channel over a connected stream socket. */
-export class UnixChannel implements Channel {
+class UnixChannel implements Channel {
   readonly protocol: Protocol
   /** Settles when the other end has agreed to be a channel. */
   readonly opened: Promise<void>

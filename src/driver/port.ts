@@ -51,7 +51,9 @@ export class Port {
   #lost = 0
   #full = false
   #handling = false
-  #dumping = false
+  /** The dump that is not yet answered to its end. */
+  #dump: PortRequest | undefined
+  #current: PortRequest | undefined
   #closed = false
   #room: (() => void) | undefined
   readonly #onClose: (() => void)[] = []
@@ -86,9 +88,10 @@ export class Port {
       for (const request of messages(datagram)) {
         const dump = this.#isDump(request)
         // Answers go to the address of the socket, whatever the sender wrote into its message.
-        const busy = dump && this.#dumping
-        this.#requests.push({ ...request, pid: this.portId, dump, busy })
-        this.#dumping ||= dump
+        const busy = dump && this.#dump !== undefined
+        const asked = { ...request, pid: this.portId, dump, busy }
+        this.#requests.push(asked)
+        if (dump && !busy) this.#dump = asked
       }
     } catch {
       // Whoever cannot count the bytes of a message cannot be told about it either.
@@ -101,8 +104,9 @@ export class Port {
     for (;;) {
       const request = this.#requests.shift()
       if (request === undefined || this.#closed) break
+      this.#current = request
       await this.#options.handle(request)
-      if (request.dump && !request.busy) this.#dumping = false
+      this.#dumped()
       request.bytes.fill(0)
       this.#options.transport.answered?.()
       await this.#roomy()
@@ -121,6 +125,7 @@ export class Port {
 
   /** Sends a datagram of an answer. */
   answer(datagram: Uint8Array): void {
+    this.#dumped()
     this.#send(datagram)
   }
 
@@ -131,6 +136,12 @@ export class Port {
       if (this.#closed) return
       this.#send(datagram)
     }
+    this.#dumped()
+  }
+
+  /** The reader may ask for the next dump as soon as it has the last datagram of this one. */
+  #dumped(): void {
+    if (this.#dump === this.#current) this.#dump = undefined
   }
 
   /** Sends a notification; with `late`, not between a request and its answer. */
