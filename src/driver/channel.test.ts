@@ -232,31 +232,41 @@ describe('UnixChannel', () => {
     })
   }
 
-  it('stops reading from one who does not read, and answers all once he does', async () => {
-    const socket = createConnection(path)
-    socket.pause()
-    socket.write(bytes('14000000 08000500 01000000 00000000 10000000'))
-    const flags = NLM_F.REQUEST | NLM_F.ACK
-    const count = 20_000
-    const wire = message({ type: GENL_ID_CTRL, flags, seq: 5, pid: 0 }, encodeGetFamily('ovpn'))
-    for (let i = 0; i < count; i++) socket.write(wire)
-    const deadline = Date.now() + 5000
-    while (!accepted.at(-1)!.isPaused()) {
-      assert.ok(Date.now() < deadline, 'the driver reads on')
-      await new Promise((resolve) => setTimeout(resolve, 5))
-    }
-    const parser = new MessageStream()
-    let acknowledged = 0
-    for await (const chunk of socket as AsyncIterable<Uint8Array>) {
-      for (const datagram of parser.push(chunk)) {
-        const [answer] = messages(datagram)
-        if (answer!.type === NLMSG.ERROR && answer!.seq === 5) acknowledged++
+  const floods: [wire: Uint8Array, why: string][] = [
+    [
+      message(
+        { type: GENL_ID_CTRL, flags: NLM_F.REQUEST | NLM_F.ACK, seq: 5, pid: 0 },
+        encodeGetFamily('ovpn'),
+      ),
+      'requests',
+    ],
+    [bytes('18000000 09000500 05000000 00000000 0b000000 01000000'), 'options'],
+  ]
+  for (const [wire, why] of floods) {
+    it(`reads no further from one who does not read, and answers all in the end: ${why}`, async () => {
+      const socket = createConnection(path)
+      socket.pause()
+      socket.write(bytes('14000000 08000500 01000000 00000000 10000000'))
+      const count = 40_000
+      for (let i = 0; i < count; i++) socket.write(wire)
+      const deadline = Date.now() + 5000
+      while (!accepted.at(-1)!.isPaused()) {
+        assert.ok(Date.now() < deadline, 'the driver reads on')
+        await new Promise((resolve) => setTimeout(resolve, 5))
       }
-      if (acknowledged === count) break
-    }
-    assert.equal(acknowledged, count)
-    socket.destroy()
-  })
+      const parser = new MessageStream()
+      let acknowledged = 0
+      for await (const chunk of socket as AsyncIterable<Uint8Array>) {
+        for (const datagram of parser.push(chunk)) {
+          const [answer] = messages(datagram)
+          if (answer!.type === NLMSG.ERROR && answer!.seq === 5) acknowledged++
+        }
+        if (acknowledged === count) break
+      }
+      assert.equal(acknowledged, count)
+      socket.destroy()
+    })
+  }
 })
 
 describe('Requester', () => {

@@ -42,7 +42,10 @@ class StreamEnd {
     this.#stream = stream
     this.#host = host
     stream.on('data', (chunk: Uint8Array) => this.#read(chunk))
-    stream.on('drain', () => this.#port?.drained())
+    stream.on('drain', () => {
+      this.#port?.drained()
+      this.#resume()
+    })
     for (const last of ['error', 'end', 'close']) stream.on(last, () => this.#close())
   }
 
@@ -73,7 +76,13 @@ class StreamEnd {
     }
     const asked = { ...request, pid: this.#port?.portId ?? 0 }
     const told = { extAck: true, capAck: true }
-    this.#stream.write(complaint === undefined ? ack(asked) : refusal(asked, complaint, told))
+    const answer = complaint === undefined ? ack(asked) : refusal(asked, complaint, told)
+    if (!this.#stream.write(answer)) this.#stream.pause()
+  }
+
+  #resume(): void {
+    if (this.#stream.writableNeedDrain || !this.#stream.isPaused()) return
+    if (this.#port === undefined || this.#port.waiting < WAITING_LIMIT) this.#stream.resume()
   }
 
   #open(payload: Uint8Array): void {
@@ -82,9 +91,7 @@ class StreamEnd {
     if (protocol === undefined) throw new ApiError('EPROTONOSUPPORT', 'no such protocol')
     const port = this.#host.connect(protocol, {
       write: (datagram) => this.#stream.write(datagram),
-      answered: () => {
-        if (this.#stream.isPaused() && port.waiting < WAITING_LIMIT) this.#stream.resume()
-      },
+      answered: () => this.#resume(),
     })
     this.#port = port
     port.onClose(() => this.#stream.destroy())
