@@ -1,0 +1,53 @@
+/** `ovpn driver`: runs the driver in user space until it is told to stop. */
+import { Command } from 'commander'
+import { fileMode } from './arguments.ts'
+import { type Environment, startDriver } from './compose.ts'
+import { CliError } from './errors.ts'
+import { socketOption, withExamples } from './options.ts'
+import { missingForDriver } from './requirements.ts'
+
+interface Options {
+  socket: string
+  mode?: number
+  group?: string
+  verbose?: true
+  quiet?: true
+}
+
+export function driverCommand(environment: Environment): Command {
+  const driver = new Command('driver')
+    .description(
+      'run the driver in user space; it ends, and its interfaces with it, on SIGINT or SIGTERM',
+    )
+    .addOption(socketOption('where to listen'))
+    .option(
+      '--mode <octal>',
+      'permissions of the socket: who may use the driver (default: 0600)',
+      fileMode,
+    )
+    .option('--group <name>', 'group of the socket')
+    .option('-v, --verbose', 'log connections too')
+    .option('-q, --quiet', 'log errors only')
+    .action(async (options: Options) => {
+      const missing = missingForDriver()
+      if (missing.length > 0) throw new CliError(`cannot run the driver: ${missing.join('\n  ')}`)
+      const level = options.quiet ? 'error' : options.verbose ? 'debug' : 'info'
+      const stopped = new Promise<void>((resolve) => environment.onInterrupt(resolve))
+      const running = await startDriver(environment, {
+        socket: options.socket,
+        mode: options.mode ?? 0o600,
+        group: options.group,
+        level,
+      })
+      try {
+        await stopped
+      } finally {
+        await running.stop()
+      }
+    })
+  return withExamples(
+    driver,
+    'sudo ovpn driver',
+    'sudo ovpn driver --socket /run/vpn.sock --mode 0660 --group vpn',
+  )
+}
