@@ -24,6 +24,7 @@ import type {
 import { Opcode, opcodeOf } from '../../wire/opcode.ts'
 import { type DataPath, Device, type SocketOffer, type Transport } from '../core/device.ts'
 import type { PeerHandle, TransportId } from '../core/peer.ts'
+import type { LinkChange } from '../route-requests.ts'
 import type { Backend, Caller, EventScope } from '../server.ts'
 import { WorkerHandle } from './handle.ts'
 import type { Happening } from './protocol.ts'
@@ -97,6 +98,10 @@ export class DriverHost implements Backend {
     throw new ApiError('EOPNOTSUPP', `${request.command} cannot be asked of all`)
   }
 
+  async changeLink(ifindex: number, change: LinkChange, caller: Caller): Promise<void> {
+    this.#find(ifindex, caller).change(change)
+  }
+
   /** Removes every device; its peers are told TEARDOWN. */
   async close(): Promise<void> {
     await Promise.all([...this.#devices].map((device) => this.#remove(device)))
@@ -121,9 +126,7 @@ export class DriverHost implements Backend {
   async #create(link: LinkNew, caller: Caller): Promise<Link> {
     const { kind, mode } = link
     const mtu = link.mtu ?? DEFAULT_MTU[kind]
-    if (mtu < MIN_MTU || mtu > MAX_MTU[kind]) {
-      throw new ApiError('EINVAL', `mtu ${mtu} is not in ${MIN_MTU}..${MAX_MTU[kind]}`, 'link.mtu')
-    }
+    checkMtu(mtu, kind)
     const netns = caller.openNetns()
     let tun: Tun
     try {
@@ -295,6 +298,15 @@ class HostedDevice {
       txPackets: stats.txPackets,
       peers: this.device.peerCount,
       drops,
+    }
+  }
+
+  change(change: LinkChange): void {
+    if (change.mtu !== undefined) checkMtu(change.mtu, this.kind)
+    try {
+      this.#options.tun.configure(change)
+    } catch (error) {
+      throw refusal(error)
     }
   }
 
@@ -499,6 +511,11 @@ class HostedDevice {
     this.#transports.delete(held.transport.id)
     this.#options.sockets.delete(held.cookie)
   }
+}
+
+function checkMtu(mtu: number, kind: LinkKind): void {
+  if (mtu >= MIN_MTU && mtu <= MAX_MTU[kind]) return
+  throw new ApiError('EINVAL', `mtu ${mtu} is not in ${MIN_MTU}..${MAX_MTU[kind]}`, 'link.mtu')
 }
 
 function notEncapsulated(code: string): ApiError {
