@@ -8,8 +8,11 @@ import ipaddr from 'ipaddr.js'
 /** Third word of an IPv4-mapped address. */
 export const V4_MARK = 0xffff
 
-/** Words of an address in text; throws on anything but an IPv4 or IPv6 address. */
+/** Words of an address in text; throws on anything but an IPv4 address of four parts or an IPv6 address without a zone. */
 export function addressWords(text: string): Int32Array {
+  if (text.includes('%') || !(text.includes(':') || ipaddr.IPv4.isValidFourPartDecimal(text))) {
+    throw new Error(`no IP address: ${text}`)
+  }
   const address = ipaddr.parse(text)
   const bytes =
     address.kind() === 'ipv4'
