@@ -13,7 +13,7 @@ describe('addresses as words', () => {
     ['fd00:0:0:0:0:0:0:2', [-0x3000000, 0, 0, 2], false, 'fd00::2', 'RFC 5952: zeros are left out'],
     [
       '2001:DB8::a:0:0:1',
-      [0x20010db8, 0, 0x0000000a, 1],
+      [0x20010db8, 0, 0x000a0000, 1],
       false,
       '2001:db8::a:0:0:1',
       'RFC 5952: lower case',
