@@ -3,9 +3,9 @@
  * completion (design.md, D5). All packet work is the engine's; this owns descriptors and nothing else. Entry point of a worker.
  */
 import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads'
+import { openCiphers } from '../../platform/ciphers.ts'
 import { E, EPOLL, O_CLOEXEC } from '../../platform/layout.ts'
 import { openLibc } from '../../platform/libc.ts'
-import { openLibcrypto } from '../../platform/libcrypto.ts'
 import { createMemory } from '../../platform/memory.ts'
 import { openRouteWatch, RouteQuery } from '../../platform/netlink.ts'
 import { parseClosedSockets } from '../../platform/udp.ts'
@@ -56,7 +56,7 @@ class Loop {
   readonly #memory = createMemory({ bytes: MEMORY_BYTES })
   readonly #options: WorkerOptions
   readonly #port: MessagePort
-  readonly #provider = openLibcrypto(this.#memory)
+  readonly #provider = openCiphers(this.#memory, () => performance.now())
   readonly #udp = new UdpIo(this.#sys, this.#memory)
   readonly #streamIo = new StreamIo(this.#sys, this.#memory)
   readonly #engine: Engine
@@ -189,7 +189,7 @@ class Loop {
       case 'snapshots':
         return engine.snapshots(this.#now)
       case 'stats':
-        return { ...engine.stats(), provider: this.#provider.name }
+        return { ...engine.stats(), provider: `${this.#provider.name} (${this.#provider.version})` }
       case 'send-control':
         return this.#sendControl(command.handle, command.packet)
       case 'stop':
