@@ -1,0 +1,141 @@
+/**
+ * OpenVPN's own data channel in user space, without kernel offload: two peers with static addresses over TLS, certificates made
+ * for the run. Beside what this needs, its defaults are left as they are.
+ */
+import { X509Certificate } from 'node:crypto'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fetchDebian } from '../debian.ts'
+import { type Running, run, until } from '../process.ts'
+import { type End, reaches, startInside, type Topology } from '../topology.ts'
+import {
+  type Contender,
+  FAR_VPN,
+  NEAR_VPN,
+  TUNNEL_MTU,
+  TUNNEL_PORT,
+  type TunnelOptions,
+} from './contender.ts'
+
+/** The machine's own. */
+export const openvpn26 = contender('openvpn 2.6', '2.6', async () => {
+  const path = Bun.which('openvpn', { PATH: `${process.env.PATH}:/usr/sbin` })
+  if (path === null) throw new Error("openvpn is not installed (Debian's package is openvpn)")
+  return [path]
+})
+
+/** Debian's newest, unpacked beside. */
+export const openvpn27 = contender('openvpn 2.7', '2.7', async () => {
+  return (await fetchDebian('openvpn')).run('/usr/sbin/openvpn')
+})
+
+/** `series`: what the program's version has to begin with, so that a figure never bears the wrong name. */
+function contender(name: string, series: string, findProgram: () => Promise<string[]>): Contender {
+  const running: Running[] = []
+  let folder: string | undefined
+  const version = async () => {
+    const { stdout } = Bun.spawnSync([...(await findProgram()), '--version']) // its status is 1
+    return /^OpenVPN (\S+)/.exec(stdout.toString())?.[1] ?? 'unknown'
+  }
+  return {
+    name,
+    ciphers: ['aes-256-gcm', 'chacha20-poly1305'],
+    transports: ['udp', 'tcp'],
+    workers: [],
+    version,
+    async unavailable() {
+      try {
+        const found = await version()
+        if (!found.startsWith(`${series}.`)) return `this is OpenVPN ${found}`
+      } catch (error) {
+        return (error as Error).message
+      }
+      if (Bun.which('openssl') === null)
+        return 'openssl, which makes the certificates, is not installed'
+      return undefined
+    },
+    async up(topology, options) {
+      folder = mkdtempSync(join(tmpdir(), 'ovpn-bench-'))
+      const near = await createIdentity(folder, 'near')
+      const far = await createIdentity(folder, 'far')
+      const program = await findProgram()
+      const begin = (side: Side) =>
+        running.push(startInside(side.end.netns, [...program, ...settings(side, options)]))
+      begin({
+        ...{ role: 'server', own: far, other: near, end: topology.far, remote: topology.near },
+        ...{ vpn: FAR_VPN, remoteVpn: NEAR_VPN },
+      })
+      begin({
+        ...{ role: 'client', own: near, other: far, end: topology.near, remote: topology.far },
+        ...{ vpn: NEAR_VPN, remoteVpn: FAR_VPN },
+      })
+      await ready(name, topology, options, running)
+      return { near: NEAR_VPN, far: FAR_VPN, processes: running.map(({ pid }) => pid) }
+    },
+    async down() {
+      await Promise.all(running.splice(0).map((program) => program.stop()))
+      if (folder !== undefined) rmSync(folder, { recursive: true, force: true })
+      folder = undefined
+    },
+  }
+}
+
+interface Identity {
+  certificate: string
+  key: string
+  fingerprint: string
+}
+
+interface Side {
+  role: 'server' | 'client'
+  own: Identity
+  other: Identity
+  end: End
+  remote: End
+  vpn: string
+  remoteVpn: string
+}
+
+/** Packets pass, and with the cipher that was asked for. */
+async function ready(
+  name: string,
+  { near }: Topology,
+  { cipher }: TunnelOptions,
+  running: Running[],
+): Promise<void> {
+  await until(name, () => reaches(near.netns, FAR_VPN), running)
+  const said = `cipher '${cipher?.toUpperCase()}'`
+  for (const program of running) {
+    if (!program.output().includes(said)) {
+      throw new Error(`${name} does not say ${said}:\n${program.output()}`)
+    }
+  }
+}
+
+async function createIdentity(folder: string, name: string): Promise<Identity> {
+  const certificate = join(folder, `${name}.crt`)
+  const key = join(folder, `${name}.key`)
+  await run([
+    ...['openssl', 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1'],
+    ...['-nodes', '-days', '2', '-subj', `/CN=${name}`, '-keyout', key, '-out', certificate],
+  ])
+  const { fingerprint256 } = new X509Certificate(readFileSync(certificate))
+  return { certificate, key, fingerprint: fingerprint256 }
+}
+
+function settings(side: Side, { transport, cipher }: TunnelOptions): string[] {
+  const { role, own, other, end, remote } = side
+  const server = role === 'server'
+  const proto = transport === 'udp' ? 'udp4' : server ? 'tcp4-server' : 'tcp4-client'
+  return [
+    ...['--dev', `ovb${server ? 'far' : 'near'}`, '--dev-type', 'tun', '--proto', proto],
+    ...['--local', end.address, '--port', String(TUNNEL_PORT)],
+    ...(server ? [] : ['--remote', remote.address, String(TUNNEL_PORT)]),
+    ...(server ? ['--tls-server', '--dh', 'none'] : ['--tls-client']),
+    ...['--cert', own.certificate, '--key', own.key, '--peer-fingerprint', other.fingerprint],
+    ...['--ifconfig', side.vpn, side.remoteVpn],
+    ...['--tun-mtu', String(TUNNEL_MTU), '--mssfix', '0', '--data-ciphers', cipher!.toUpperCase()],
+    ...['--disable-dco', '--verb', '3', '--ping', '10', '--ping-restart', '60'],
+  ]
+}
