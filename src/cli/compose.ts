@@ -33,7 +33,7 @@ export interface Environment {
   /** Milliseconds of a clock that never jumps. */
   now(): number
   randomBytes(count: number): Uint8Array
-  /** Calls back at the first SIGINT or SIGTERM; a second one ends the process. */
+  /** Calls back at the first SIGINT or SIGTERM; one that comes seconds later ends the process. */
   onInterrupt(listener: () => void): void
   /** Moves this process to the network namespace that `ip netns` knows by this name. */
   enterNetns(name: string): void
@@ -61,8 +61,12 @@ export function createEnvironment(): Environment {
   // A reader that has seen enough (`ovpn monitor | head`) ends the program.
   process.stdout.on('error', () => process.exit(0))
   const listeners: (() => void)[] = []
+  let first = Infinity
   const interrupted = () => {
-    for (const signal of SIGNALS) process.off(signal, interrupted)
+    // `timeout`, npm and terminals send a signal to the process and to its group: both are one.
+    if (performance.now() - first > PATIENCE_MS) process.exit(EXIT.refused)
+    if (first !== Infinity) return
+    first = performance.now()
     for (const listener of listeners) listener()
   }
   return {
@@ -83,6 +87,8 @@ export function createEnvironment(): Environment {
 }
 
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const
+/** How long a program that was interrupted may clean up before another signal ends it. */
+const PATIENCE_MS = 3000
 
 function note(text: string): void {
   process.stderr.write(`ovpn: ${text}\n`)
@@ -196,10 +202,8 @@ class OpenDriver implements Driver {
   }
 
   async links(): Promise<Link[]> {
-    const lists = await Promise.all((await this.#all()).map((client) => client.links()))
-    const links = lists.flat().sort((a, b) => a.ifindex - b.ifindex)
-    // Our driver tells of both kinds in every dialect, the kernel's of its own.
-    return links.filter(({ ifindex }, i) => ifindex !== links[i - 1]?.ifindex)
+    const lists = await Promise.all((await this.#enough()).map((client) => client.links()))
+    return lists.flat().sort((a, b) => a.ifindex - b.ifindex)
   }
 
   async linkNew(link: LinkNew): Promise<Link> {
@@ -207,7 +211,7 @@ class OpenDriver implements Driver {
   }
 
   async linkDel(ifindex: number): Promise<void> {
-    const [client] = await this.#all()
+    const [client] = await this.#enough()
     await client!.linkDel(ifindex)
   }
 
@@ -217,6 +221,11 @@ class OpenDriver implements Driver {
 
   close(): void {
     for (const client of this.#clients.values()) client.close()
+  }
+
+  /** The clients that know all interfaces: our driver tells of both kinds in every dialect, the kernel's only of its own. */
+  async #enough(): Promise<DriverClient[]> {
+    return this.kind === 'user' ? [await this.client('ovpn')] : this.#all()
   }
 
   /** A client of each kind that there is. */

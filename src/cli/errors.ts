@@ -23,8 +23,15 @@ export class CliError extends Error {
   }
 }
 
+/** Those that Node's table has no words for. */
+const WORDS: { readonly [name: string]: string } = {
+  EBADMSG: 'bad message',
+  EOPNOTSUPP: 'operation not supported',
+}
+
 /** The words for an errno name: `EEXIST` → `file already exists`. */
 function errnoWords(name: string): string {
+  if (Object.hasOwn(WORDS, name)) return WORDS[name]!
   for (const [code, words] of getSystemErrorMap().values()) if (code === name) return words
   return name
 }

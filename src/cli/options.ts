@@ -1,11 +1,10 @@
 /** Options that many commands share, and the driver they lead to. */
 import { type Command, Option } from 'commander'
+import { ApiError } from '../uapi/errno.ts'
 import type { Link } from '../uapi/types.ts'
 import type { Driver, DriverChoice, Environment } from './compose.ts'
-import { attempt, CliError } from './errors.ts'
-
-/** Where `ovpn driver` listens unless told otherwise. */
-export const DEFAULT_SOCKET = '/run/ovpn/driver.sock'
+import { attempt, CliError, EXIT } from './errors.ts'
+import { DEFAULT_SOCKET } from './socket-path.ts'
 
 export interface DriverOptions {
   driver: DriverChoice
@@ -48,6 +47,9 @@ export async function useDriver<T>(
   const driver = await environment.openDriver(options.driver, options.socket)
   try {
     return await use(driver)
+  } catch (error) {
+    const gone = error instanceof ApiError && error.errno === 'ECONNRESET'
+    throw gone ? new CliError('the driver has ended', EXIT.unreachable, { cause: error }) : error
   } finally {
     driver.close()
   }

@@ -1,5 +1,4 @@
 /** Who is at the other end of a channel (server.ts, `Origin`): a process that connected, or a namespace within this one. */
-import { readFileSync } from 'node:fs'
 import type { Origin } from '../driver/server.ts'
 import { check, OsError } from '../platform/error.ts'
 import { peerCredentials, takeFd } from '../platform/fds.ts'
@@ -30,7 +29,7 @@ export function originOfConnection(socketFd: number): OwnedOrigin {
     throw error
   }
   return {
-    text: `process ${pid} (${commandOf(pid)}) of user ${uid}`,
+    text: `process ${pid} of user ${uid}`,
     netns: netnsId(netns),
     privileged: true,
     takeFd: (fd) => asNoSocket(() => takeFd(pidfd, fd)),
@@ -64,13 +63,5 @@ function asNoSocket(take: () => number): number {
   } catch (error) {
     if (!(error instanceof OsError)) throw error
     throw new ApiError('ENOTSOCK', error.message, 'peer.socket')
-  }
-}
-
-function commandOf(pid: number): string {
-  try {
-    return readFileSync(`/proc/${pid}/comm`, 'utf8').trim()
-  } catch {
-    return 'gone'
   }
 }

@@ -3,6 +3,7 @@
  * to own the socket that it opened (transport.ts), and shows the control packets that arrive there.
  */
 import { Command } from 'commander'
+import type { DriverClient } from '../driver/client.ts'
 import type { Link, Peer, PeerNew, PeerSet } from '../uapi/types.ts'
 import {
   address,
@@ -215,7 +216,7 @@ async function peerNew(
     const events = hold ? await driver.events() : undefined
     try {
       const peer: PeerNew = { id, socket: transport.fd, ...change }
-      await attempt(`cannot add peer ${id} to ${name}`, () => client.peerNew(link.ifindex, peer))
+      await attempt(`cannot add peer ${id} to ${name}`, () => addPeer(client, link, peer))
       if (events === undefined) return
       environment.note(
         `peer ${id} of ${name} over ${transport.text}; its socket is --fd ${process.pid}:${transport.fd}; ` +
@@ -227,6 +228,23 @@ async function peerNew(
     }
   } finally {
     transport.close()
+  }
+}
+
+/** Adds a peer, whole or not at all. */
+async function addPeer(client: DriverClient, link: Link, peer: PeerNew): Promise<void> {
+  const { keepaliveInterval, keepaliveTimeout, ...rest } = peer
+  if (link.kind === 'ovpn' || keepaliveInterval === undefined || keepaliveTimeout === undefined) {
+    await client.peerNew(link.ifindex, peer)
+    return
+  }
+  // In the older dialects a peer is given its keepalive behind.
+  await client.peerNew(link.ifindex, rest)
+  try {
+    await client.peerSet(link.ifindex, { id: peer.id, keepaliveInterval, keepaliveTimeout })
+  } catch (error) {
+    await client.peerDel(link.ifindex, peer.id)
+    throw error
   }
 }
 
@@ -269,7 +287,10 @@ async function holdPeer(environment: Environment, driver: Driver, held: Held): P
       continue
     }
     if (event.ifindex !== link.ifindex) continue
-    if (event.event === 'packet' && event.packet.peerId === id) show(event.packet.packet)
+    if (event.event === 'packet' && event.packet.peerId === id) {
+      if (event.packet.eof) environment.note(`peer ${id} of ${link.name} has ended its stream`)
+      else show(event.packet.packet)
+    }
     if (event.event !== 'peer-del-ntf' || event.peer.id !== id) continue
     environment.note(`peer ${id} of ${link.name} was removed: ${event.peer.delReason}`)
     return

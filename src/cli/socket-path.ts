@@ -1,0 +1,2 @@
+/** Where `ovpn driver` listens unless told otherwise. */
+export const DEFAULT_SOCKET = '/run/ovpn/driver.sock'
