@@ -106,6 +106,7 @@ export const O_CREAT = 0o100
 export const O_EXCL = 0o200
 export const O_NONBLOCK = 0o4000
 export const O_CLOEXEC = 0o2000000
+export const F_DUPFD_CLOEXEC = 1030
 export const AT_FDCWD = -100
 export const AT_EMPTY_PATH = 0x1000
 export const STATX_BASIC_STATS = 0x7ff
