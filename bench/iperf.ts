@@ -1,7 +1,6 @@
-/** Owns iperf3: streams between the two ends of a tunnel, and what they moved. One server per stream, so that no run sees another's. */
+/** Owns iperf3: TCP streams between the two ends of a tunnel, and what they moved. One server per stream, so that no run sees another's. */
 import type { Tunnel } from './contenders/contender.ts'
 import { run, until } from './process.ts'
-import type { Probe } from './rate-search.ts'
 import { inside, startInside, type Topology } from './topology.ts'
 
 export interface TcpOptions {
@@ -33,47 +32,12 @@ export async function tcpStreams(
   }
 }
 
-export interface UdpOptions {
-  /** Size of an IP packet inside the tunnel. */
-  packetBytes: number
-  /** Packets per second; Infinity: as fast as they are sent. */
-  rate: number
-  seconds: number
-}
-
-const IP_AND_UDP_BYTES = 20 + 8
-
-/** Sends UDP packets at a steady rate. Lost are those that later ones have overtaken: what is under way at the end is not. */
-export async function udpStream(
-  topology: Topology,
-  tunnel: Tunnel,
-  { packetBytes, rate, seconds }: UdpOptions,
-): Promise<Probe> {
-  const payload = packetBytes - IP_AND_UDP_BYTES
-  const bits = rate === Number.POSITIVE_INFINITY ? 0 : Math.round(rate * payload * 8)
-  const more = ['--udp', '--length', String(payload), '--bitrate', String(bits)]
-  // iperf3 sends in bursts, one per tick: a tenth of its usual millisecond fits into any queue
-  const { sum, sum_sent: sent } = await iperf(topology, tunnel, seconds, [
-    ...more,
-    ...['--pacing-timer', '100'],
-  ])
-  const received = sum!.packets! - sum!.lost_packets!
-  return {
-    sent: sent!.packets! / sent!.seconds,
-    received: received / sum!.seconds,
-    // no packet at all is no loss to iperf3
-    loss: sum!.packets === 0 ? 1 : sum!.lost_packets! / sum!.packets!,
-  }
-}
-
 /** A part of iperf3's `end`. */
 interface Sum {
   seconds: number
   bytes: number
   bits_per_second: number
   retransmits?: number
-  packets?: number
-  lost_packets?: number
 }
 
 async function iperf(

@@ -46,6 +46,8 @@ export interface Running {
   alive(): boolean
   /** What it has printed so far, both streams. */
   output(): string
+  /** Resolves when it has ended by itself and all that it printed is there. */
+  ended(): Promise<void>
   /** Ends it, by force if it takes long, and waits for that. */
   stop(): Promise<void>
 }
@@ -67,6 +69,10 @@ export function start(command: string[], environment: Record<string, string> = {
     pid: child.pid,
     alive: () => child.exitCode === null && child.signalCode === null,
     output: () => printed,
+    async ended() {
+      await child.exited
+      await collected
+    },
     async stop() {
       child.kill('SIGTERM')
       const timer = setTimeout(() => child.kill('SIGKILL'), STOP_MS)

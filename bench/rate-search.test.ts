@@ -49,6 +49,17 @@ describe('searchRate', () => {
     assert.ok(found > 95_000 && found <= 100_000, String(found))
   })
 
+  it('is not misled by one hiccup', async () => {
+    const { probe } = path(100_000, 400_000)
+    let probes = 0
+    const hiccup = async (rate: number): Promise<Probe> => {
+      const found = await probe(rate)
+      return ++probes === 2 ? { ...found, loss: 0.02 } : found
+    }
+    const found = await searchRate({ maxLoss: 0.01, steps: 12, probe: hiccup })
+    assert.ok(found > 95_000, String(found))
+  })
+
   it('is 0 where nothing arrives without loss', async () => {
     const probe = async (rate: number): Promise<Probe> => {
       const sent = Math.min(rate, 1000)

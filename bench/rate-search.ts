@@ -12,14 +12,14 @@ export interface Probe {
 export interface RateSearch {
   /** Share of packets that may be lost. */
   maxLoss: number
-  /** Probes at most. */
+  /** Rates that are tried at most, the first one included. */
   steps: number
   /** Sends at `rate` packets per second; as fast as it can at Infinity. */
   probe(rate: number): Promise<Probe>
 }
 
-/** A sender this far behind what was asked sends no faster when asked for more. */
-const KEPT_UP = 0.9
+/** More than this share lost is no hiccup of the machine. */
+const CLEAR_LOSS = 0.1
 /** Bounds this close are one rate. */
 const CLOSE = 1.04
 
@@ -37,13 +37,14 @@ export async function searchRate({ maxLoss, steps, probe }: RateSearch): Promise
   let best = 0
   for (let step = 1; step < steps && high / low > CLOSE; step++) {
     const rate = Math.sqrt(low * high)
-    const { sent, received, loss } = await probe(rate)
+    let { received, loss } = await probe(rate)
+    // Whatever else the machine does can only add loss, so a rate has failed when it has failed twice.
+    if (loss > maxLoss && loss < CLEAR_LOSS) ({ received, loss } = await probe(rate))
     if (loss > maxLoss) {
       high = rate
       continue
     }
     best = Math.max(best, received)
-    if (sent < KEPT_UP * rate) break
     low = rate
   }
   return best

@@ -4,9 +4,11 @@
  */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import packageJson from '../../package.json' with { type: 'json' }
+import { openCiphers } from '../../src/platform/ciphers.ts'
+import { createMemory } from '../../src/platform/memory.ts'
 import { type Running, run, start, until } from '../process.ts'
 import { type End, reaches, startInside, type Topology } from '../topology.ts'
 import {
@@ -37,7 +39,8 @@ export const ovpn: Contender = {
     return help.includes('--workers') ? undefined : 'this driver has one worker'
   },
   async version() {
-    return packageJson.version
+    const { version } = openCiphers(createMemory({ bytes: 1 << 20 }), () => performance.now())
+    return `${packageJson.version} (${await revision()}; ${version})`
   },
   async up(topology, options) {
     folder = mkdtempSync(join(tmpdir(), 'ovpn-bench-'))
@@ -48,6 +51,7 @@ export const ovpn: Contender = {
     const nearDriver = await startDriver('near', near, options)
     // The far end first: over TCP it is the one that listens.
     await addPeer(topology, farDriver, { ...options, server: true })
+    if (options.transport === 'tcp') await until('the listener', () => listens(far), running)
     await addPeer(topology, nearDriver, { ...options, server: false })
     await addKey(farDriver, keyFile, options, '1')
     await addKey(nearDriver, keyFile, options, '0')
@@ -124,6 +128,11 @@ async function addPeer(
   running.push(startInside(end.netns, ovpnCommand('peer', 'new', ...args)))
 }
 
+async function listens({ netns }: End): Promise<boolean> {
+  const filter = `sport = :${TUNNEL_PORT}`
+  return (await run(['ip', 'netns', 'exec', netns, 'ss', '-Hltn', filter])).trim() !== ''
+}
+
 /** As soon as the peer is there: its command stays to own the socket, and does not say when. */
 async function addKey(
   { socket, end }: Driver,
@@ -139,6 +148,15 @@ async function addKey(
   )
   const key = ['--id', '0', '--cipher', cipher!, '--direction', direction, '--key-file', keyFile]
   await run(ovpnCommand('key', 'new', DEVICE, PEER_ID, ...key, ...at))
+}
+
+/** The commit, and whether the files are as committed. */
+async function revision(): Promise<string> {
+  const git = ['git', '-C', dirname(MAIN), 'describe', '--always', '--dirty', '--exclude', '*']
+  return run(git).then(
+    (text) => text.trim(),
+    () => 'not from a checkout',
+  )
 }
 
 async function succeeds(command: string[]): Promise<boolean> {

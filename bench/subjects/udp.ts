@@ -1,13 +1,13 @@
 /** UDP through the tunnel: how many packets per second arrive when no more than 1 % may be lost. */
-import { udpStream } from '../iperf.ts'
 import { searchRate } from '../rate-search.ts'
+import { probeUdp } from '../udp-probe.ts'
 import type { Subject } from './subject.ts'
 
 const MAX_LOSS = 0.01
 const STEPS = 8
-/** A probe is short, for the rate is searched with many; and of whole seconds, for iperf3 knows no others. */
+/** A probe is short, for the rate is searched with many. */
 const PROBE_SHARE = 0.25
-const MIN_PROBE_SECONDS = 1
+const MIN_PROBE_SECONDS = 0.5
 
 function packets(packetBytes: number): Subject {
   const name = `udp${packetBytes}`
@@ -23,11 +23,11 @@ function packets(packetBytes: number): Subject {
       },
     ],
     async measure({ topology, tunnel, seconds }) {
-      const probeSeconds = Math.max(MIN_PROBE_SECONDS, Math.round(seconds * PROBE_SHARE))
+      const probeSeconds = Math.max(MIN_PROBE_SECONDS, seconds * PROBE_SHARE)
       const rate = await searchRate({
         maxLoss: MAX_LOSS,
         steps: STEPS,
-        probe: (rate) => udpStream(topology, tunnel, { packetBytes, rate, seconds: probeSeconds }),
+        probe: (rate) => probeUdp(topology, tunnel, { packetBytes, rate, seconds: probeSeconds }),
       })
       return { [name]: rate }
     },
