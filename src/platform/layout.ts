@@ -134,7 +134,6 @@ export const IPPROTO_UDP = 17
 export const IPPROTO_IPV6 = 41
 export const SOL_SOCKET = 1
 export const SOL_NETLINK = 270
-export const MSG_TRUNC = 0x20
 export const MSG_DONTWAIT = 0x40
 export const MSG_NOSIGNAL = 0x4000
 
