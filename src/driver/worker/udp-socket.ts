@@ -138,27 +138,27 @@ export class UdpIo {
     end: number,
     drop: DropHandler,
   ): void {
-    for (let i = first; i < end; i++) {
-      const peer = outbox.peer[i]!
-      const train = outbox.packets[i]! > 1
-      this.#write(
-        i - first,
-        peer,
-        v6,
-        outbox.offset[i]!,
-        outbox.length[i]!,
-        train ? outbox.segment[i]! : 0,
-      )
-    }
+    this.#fill(v6, outbox, first, end)
+    let inSlot0 = first
     let at = first
     while (at < end) {
-      const sent = this.#submit(fd, at - first, end - at)
+      const sent = this.#submit(fd, at - inSlot0, end - at)
       if (sent > 0) {
         at += sent
       } else {
         this.#failed(fd, v6, outbox, at, -sent, drop)
-        at++
+        // What was done about it has used slots of messages that are still to go.
+        this.#fill(v6, outbox, ++at, end)
+        inSlot0 = at
       }
+    }
+  }
+
+  /** Writes the messages `first`..`end - 1` of the outbox to the slots from 0 on. */
+  #fill(v6: boolean, outbox: Outbox, first: number, end: number): void {
+    for (let i = first; i < end; i++) {
+      const segment = outbox.packets[i]! > 1 ? outbox.segment[i]! : 0
+      this.#write(i - first, outbox.peer[i]!, v6, outbox.offset[i]!, outbox.length[i]!, segment)
     }
   }
 
@@ -348,6 +348,7 @@ export class UdpIo {
   #header(at: number, length: number, level: number, type: number): void {
     const { view } = this.#memory
     view.setUint32(at + CMSG.len, length, true)
+    view.setUint32(at + CMSG.len + 4, 0, true) // where an earlier message may have had its data
     view.setInt32(at + CMSG.level, level, true)
     view.setInt32(at + CMSG.type, type, true)
   }
