@@ -351,7 +351,7 @@ class Demo {
     this.#goOn()
     const [command, ...before] = ownCommand()
     const child = spawn(command!, [...before, 'transfer', '--netns', namespace.name, ...args], {
-      stdio: ['ignore', 'pipe', 'inherit'],
+      stdio: ['pipe', 'pipe', 'inherit'],
     })
     this.#children.add(child)
     const exited = new Promise<void>((resolve) => {

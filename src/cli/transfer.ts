@@ -10,7 +10,7 @@ import { connect, createServer, type Socket } from 'node:net'
 import { Command } from 'commander'
 import { type HostPort, hostPort, listenAt } from './arguments.ts'
 import type { Environment } from './compose.ts'
-import { CliError } from './errors.ts'
+import { CliError, EXIT } from './errors.ts'
 import { toJson } from './format.ts'
 
 /** What a transfer tells: that it listens, and at its end what it moved. */
@@ -35,6 +35,8 @@ export function transferCommand(environment: Environment): Command {
     .option('--receive <addr:port>', '', listenAt)
     .option('--seconds <n>', '', '5')
     .action(async (options: Options) => {
+      // The parent holds the other end, and has nothing to say: it closes when the parent ends, however that is.
+      process.stdin.on('close', () => process.exit(EXIT.refused)).resume()
       environment.enterNetns(options.netns)
       const block = blockOf(options.seed)
       const tell = (line: TransferLine) => environment.print(toJson(line))
