@@ -1,9 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { json } from '../uapi/dialects/json.ts'
 import type { DriverEvent, Link, Peer } from '../uapi/types.ts'
 import {
-  eventJson,
   formatBytes,
   formatDuration,
   formatEndpoint,
@@ -141,11 +139,8 @@ peer: 1
   })
 
   it('has JSON with all of it, peers in place of their number', () => {
-    const shown = JSON.parse(toJson(showJson({ link, peers: [peer] })))
-    assert.equal(shown['rx-bytes'], link.rxBytes)
-    assert.deepEqual(shown.drops, link.drops)
-    assert.equal(shown.peers.length, 1)
-    assert.deepEqual(json.decodeReply('peer-get', shown.peers[0]), peer)
+    const json = JSON.parse(toJson(showJson({ link, peers: [peer] })))
+    assert.deepEqual(json, { ...link, peers: [peer] })
   })
 })
 
@@ -179,12 +174,8 @@ describe('formatEvent', () => {
   for (const [event, text] of rows) it(text, () => assert.equal(formatEvent(event), text))
 })
 
-describe('eventJson', () => {
-  it('is one line, with the names of the specification and binary as hexadecimal', () => {
-    const packet = { peerId: 1, packet: Uint8Array.of(0, 255) }
-    assert.equal(
-      eventJson({ event: 'packet', ifindex: 7, packet }, { dev: 'ovpn0' }),
-      '{"dev":"ovpn0","event":"packet","ifindex":7,"packet":{"packet":"00ff","peer-id":1}}',
-    )
+describe('toJson', () => {
+  it('writes binary as hexadecimal', () => {
+    assert.equal(toJson({ packet: Uint8Array.of(0, 255) }), '{"packet":"00ff"}')
   })
 })

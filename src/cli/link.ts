@@ -1,6 +1,5 @@
 /** `ovpn link`: makes, removes and lists devices. */
 import { Command, Option } from 'commander'
-import { json } from '../uapi/dialects/json.ts'
 import { linkKind, mode } from '../uapi/spec.ts'
 import type { LinkKind, LinkNew, Mode } from '../uapi/types.ts'
 import { device, mtu, newDevice } from './arguments.ts'
@@ -41,7 +40,7 @@ export function linkCommand(environment: Environment): Command {
         const link = await attempt(`cannot make the interface ${name ?? ''}`.trimEnd(), () =>
           driver.linkNew(wanted),
         )
-        environment.print(options.json ? toJson(json.encodeReply('link-get', link)) : link.name)
+        environment.print(options.json ? toJson(link, 2) : link.name)
       }),
     )
 
@@ -66,8 +65,7 @@ export function linkCommand(environment: Environment): Command {
           name === undefined
             ? await attempt('cannot list the interfaces', () => driver.links())
             : [await findLink(driver, name)]
-        if (options.json)
-          environment.print(toJson(links.map((link) => json.encodeReply('link-get', link))))
+        if (options.json) environment.print(toJson(links, 2))
         else if (links.length > 0) environment.print(links.map(formatLink).join('\n').trimEnd())
       }),
     )

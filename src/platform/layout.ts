@@ -120,6 +120,7 @@ export const EFD_CLOEXEC = O_CLOEXEC
 export const POLLIN = 1
 export const POLLOUT = 4
 
+export const AF_UNIX = 1
 export const AF_INET = 2
 export const AF_INET6 = 10
 export const AF_NETLINK = 16

@@ -443,7 +443,7 @@ export const commands = {
       ifindex: false,
       nest: 'link',
       required: ['kind', 'mode'],
-      optional: ['name', 'mtu'],
+      optional: ['name', 'mtu', 'workers'],
     },
     reply: linkReply,
   },

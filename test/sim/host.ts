@@ -59,6 +59,7 @@ export class Host {
       memory,
       provider: createNodeAeads(memory),
       routes: options.routes ?? (() => undefined),
+      worker: 0,
       single: options.single,
       seed: options.random.below(2 ** 32),
       glueUdp: options.random.below(2) === 0,
@@ -71,6 +72,10 @@ export class Host {
         },
         expired: (peer) => events.expired?.(peer),
         floated: (peer) => events.floated?.(peer),
+        // There is one worker: nothing comes to a wrong one.
+        handOverPiece: () => false,
+        handOverDatagram: () => false,
+        relocated: () => undefined,
         keyExhausted: (peer, keyId) => events.keyExhausted?.(peer, keyId),
       },
     })

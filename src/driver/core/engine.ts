@@ -4,7 +4,7 @@
  * configured, and who may configure it, is the device's business (device.ts).
  */
 
-import { addressWords, type Endpoint } from './address.ts'
+import { addressWords, Endpoint } from './address.ts'
 import type { AeadProvider } from './aead.ts'
 import type { Millis } from './keepalive.ts'
 import { type KeyCipher, type KeyConfig, KeySlot, wipe } from './key-slot.ts'
@@ -24,10 +24,21 @@ const OUTBOX_BYTES = 512 * 1024
 export interface EngineSink {
   /** Sends every message of the outbox; it is cleared afterwards. */
   transmit(outbox: Outbox): void
+  /** Brings a piece from the device to the worker that sends to its peer; false: it takes no more. */
+  handOverPiece(worker: number, vnet: number, length: number): boolean
+  /** Brings a datagram to the worker that receives from its peer; false: it takes no more. */
+  handOverDatagram(
+    worker: number,
+    packet: number,
+    length: number,
+    from: Endpoint,
+    to: Endpoint,
+  ): boolean
   /** Hands a piece to the device (train.ts). */
   deliver: DeviceWrite
   expired(peer: Peer): void
   floated(peer: Peer): void
+  relocated(peer: Peer): void
   keyExhausted(peer: Peer, keyId: number): void
 }
 
@@ -86,17 +97,18 @@ export class Engine {
   readonly #nonce: number
   readonly #counters: DeviceCounters & { txBytes: number; txPackets: number }
 
-  /** `single`: point-to-point mode. `seed`: 32 random bits. `glueUdp`: the device takes UDP trains. */
+  /** `worker`: its number among those of the device. `single`: point-to-point mode. `seed`: 32 random bits. `glueUdp`: the device takes UDP trains. */
   constructor(options: {
     memory: PacketMemory
     provider: AeadProvider
     routes: RouteLookup
     sink: EngineSink
+    worker: number
     single: boolean
     seed: number
     glueUdp: boolean
   }) {
-    const { memory, sink } = options
+    const { memory, sink, worker } = options
     this.#memory = memory
     this.#provider = options.provider
     this.#sink = sink
@@ -116,18 +128,26 @@ export class Engine {
     })
     this.#sender = new Sender({
       memory,
+      worker,
       table: this.#table,
       outbox: this.#outbox,
       sink: Object.assign(counters, {
+        handOver: sink.handOverPiece,
         transmit: () => this.transmit(),
         keyExhausted: (peer: Peer, keyId: number) => sink.keyExhausted(peer, keyId),
       }),
     })
     this.#receiver = new Receiver({
       memory,
+      worker,
       table: this.#table,
       gluer: this.#gluer,
-      sink: { floated: (peer) => sink.floated(peer), drop },
+      sink: {
+        handOver: sink.handOverDatagram,
+        floated: (peer) => sink.floated(peer),
+        relocated: (peer) => sink.relocated(peer),
+        drop,
+      },
     })
   }
 
@@ -157,6 +177,14 @@ export class Engine {
       this.#timers.schedule(peer)
     }
     return true
+  }
+
+  /** Another worker heard the peer from there. */
+  movePeer(handle: PeerHandle, remote: EndpointConfig, local: string): void {
+    const peer = this.#table.byHandle(handle)
+    if (peer === undefined) return
+    const from = Endpoint.of(remote.address, remote.port, remote.scope)
+    this.#table.refloat(peer, () => peer.moveTo(from, Endpoint.of(local, 0)))
   }
 
   removePeer(handle: PeerHandle): void {
@@ -190,6 +218,15 @@ export class Engine {
     if (peer === undefined) return
     peer[slot]?.close()
     peer[slot] = undefined
+  }
+
+  /** Removes the key with this id from whichever slot holds it: another worker has used its packet ids up. */
+  retireKey(handle: PeerHandle, keyId: number): void {
+    for (const slot of ['primary', 'secondary'] as const) {
+      if (this.#table.byHandle(handle)?.[slot]?.keyId !== keyId) continue
+      this.deleteKey(handle, slot)
+      return
+    }
   }
 
   peer(handle: PeerHandle): Peer | undefined {

@@ -22,6 +22,9 @@ export interface PeerConfig {
   transport: TransportId
   /** A TCP stream: packets are framed, and the peer is known by the stream. */
   stream: boolean
+  /** Numbers of the workers that send to it and receive from it, often the same; the first unless told. */
+  sender?: number
+  receiver?: number
   remote?: EndpointConfig
   /** Address to send from; unspecified leaves it to routing. */
   local?: EndpointConfig
@@ -45,6 +48,8 @@ export class Peer {
   readonly id: number
   readonly transport: TransportId
   readonly stream: boolean
+  readonly sender: number
+  readonly receiver: number
   txId: number
   /** Words of its VPN addresses (address.ts). */
   vpn4: Int32Array | undefined
@@ -79,6 +84,8 @@ export class Peer {
     this.txId = config.txId
     this.transport = config.transport
     this.stream = config.stream
+    this.sender = config.sender ?? 0
+    this.receiver = config.receiver ?? 0
     this.setEndpoints(config.remote, config.local)
     this.keepalive = new Keepalive(config.keepaliveRule, now)
     this.keepalive.configure(config.keepaliveInterval, config.keepaliveTimeout, now)

@@ -15,8 +15,12 @@ import type { Gluer } from './train.ts'
 import { Verdict } from './verdict.ts'
 
 export interface ReceiverSink {
+  /** Brings a datagram to the worker that receives from its peer; false: that one takes no more. */
+  handOver(worker: number, packet: number, length: number, from: Endpoint, to: Endpoint): boolean
   /** An authentic packet came from a new transport address, which `peer.remote` now holds. */
   floated(peer: Peer): void
+  /** An authentic packet came to another address of ours, which `peer.local` now holds. */
+  relocated(peer: Peer): void
   drop(verdict: Verdict, peer: Peer | undefined, count: number): void
 }
 
@@ -25,14 +29,17 @@ export class Receiver {
   readonly #table: PeerTable
   readonly #gluer: Gluer
   readonly #sink: ReceiverSink
+  readonly #worker: number
 
   constructor(options: {
     memory: PacketMemory
+    worker: number
     table: PeerTable
     gluer: Gluer
     sink: ReceiverSink
   }) {
     this.#memory = options.memory
+    this.#worker = options.worker
     this.#table = options.table
     this.#gluer = options.gluer
     this.#sink = options.sink
@@ -53,6 +60,13 @@ export class Receiver {
     const peer = id === PEER_ID_UNDEF ? this.#table.byEndpoint(from) : this.#table.byId(id)
     if (peer === undefined) {
       this.#sink.drop(Verdict.RxUnknownPeer, undefined, 1)
+      return
+    }
+    if (peer.receiver !== this.#worker) {
+      // Only a packet without a peer id comes to the wrong worker: the kernel sorts by that.
+      if (!this.#sink.handOver(peer.receiver, packet, length, from, to)) {
+        this.#sink.drop(Verdict.RxQueueFull, peer, 1)
+      }
       return
     }
     const verdict = this.#packet(peer, packet, length, from, to, now)
@@ -115,6 +129,7 @@ export class Receiver {
       this.#sink.floated(peer)
     } else if (!peer.local.sameAddress(to)) {
       peer.moveTo(peer.remote, to)
+      this.#sink.relocated(peer)
     }
   }
 

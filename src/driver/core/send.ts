@@ -15,6 +15,8 @@ import { CUTTER_BYTES, Cutter, VNET_BYTES } from './train.ts'
 import { Verdict } from './verdict.ts'
 
 export interface SenderSink {
+  /** Brings a piece from the device to the worker that sends to its peer; false: that one takes no more. */
+  handOver(worker: number, vnet: number, length: number): boolean
   /** Takes everything out of the outbox. */
   transmit(): void
   /** The key with this id has no packet ids left and is gone. */
@@ -31,15 +33,18 @@ export class Sender {
   readonly #sink: SenderSink
   readonly #cutter: Cutter
   readonly #ping: number
+  readonly #worker: number
 
   constructor(options: {
     memory: PacketMemory
+    worker: number
     table: PeerTable
     outbox: Outbox
     sink: SenderSink
   }) {
     const { memory } = options
     this.#memory = memory
+    this.#worker = options.worker
     this.#table = options.table
     this.#outbox = options.outbox
     this.#sink = options.sink
@@ -52,6 +57,12 @@ export class Sender {
   packet(vnet: number, length: number, now: Millis): void {
     const peer = this.#peerFor(vnet + VNET_BYTES, length)
     if (peer === undefined) return
+    if (peer.sender !== this.#worker) {
+      if (!this.#sink.handOver(peer.sender, vnet, length)) {
+        this.#sink.drop(Verdict.TxQueueFull, peer, 1)
+      }
+      return
+    }
     if (!this.#cutter.begin(vnet, length)) {
       this.#sink.drop(Verdict.TxMalformed, peer, 1)
       return
@@ -70,7 +81,8 @@ export class Sender {
 
   /** Sends a keepalive; it counts for the link only. False: the peer has no key to seal it with. */
   ping(peer: Peer, now: Millis): boolean {
-    if (peer.primary === undefined) return false
+    // INVARIANT: one worker alone seals for a peer, since two would use packet ids twice.
+    if (peer.primary === undefined || peer.sender !== this.#worker) return false
     return this.#seal(peer, this.#ping, KEEPALIVE_MAGIC.length, now)
   }
 

@@ -2,7 +2,7 @@
  * What can become of a packet: delivered, or dropped for one of the reasons below; one counter for each.
  * Names follow the drop counters of the `ovpn` netlink spec's development tree where it has one.
  */
-export const dropReasons = [
+const dropReasons = [
   'rx-short', // shorter than its header, or than the smallest sealed packet
   'rx-data-v1', // P_DATA_V1 carries no peer id and is never decrypted
   'rx-not-data', // a control packet on a data socket: its owner has closed the ordinary one
@@ -14,6 +14,7 @@ export const dropReasons = [
   'rx-reverse-path', // the inner source belongs to another peer, or to none
   'rx-device', // the device did not take it: down, or its queue full
   'rx-bad-frame', // a TCP stream that cannot be cut into packets any more
+  'rx-queue-full', // the worker it is for takes no more
   'rx-control-unclaimed', // a control packet of a TCP peer for which nobody registered
   'tx-malformed', // not an IP packet, or an offload header that does not fit it
   'tx-no-peer',
@@ -42,16 +43,17 @@ export const Verdict = {
   RxReversePath: 8,
   RxDevice: 9,
   RxBadFrame: 10,
-  RxControlUnclaimed: 11,
-  TxMalformed: 12,
-  TxNoPeer: 13,
-  TxNoKey: 14,
-  TxIvExhausted: 15,
-  TxSealFailed: 16,
-  TxOversized: 17,
-  TxQueueFull: 18,
-  TxNoRoute: 19,
-  TxLink: 20,
+  RxQueueFull: 11,
+  RxControlUnclaimed: 12,
+  TxMalformed: 13,
+  TxNoPeer: 14,
+  TxNoKey: 15,
+  TxIvExhausted: 16,
+  TxSealFailed: 17,
+  TxOversized: 18,
+  TxQueueFull: 19,
+  TxNoRoute: 20,
+  TxLink: 21,
 } as const
 export type Verdict = (typeof Verdict)[keyof typeof Verdict]
 

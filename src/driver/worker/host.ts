@@ -3,10 +3,19 @@
  * (server.ts), by handing each to its device, and carries what the data path tells back to it. Runs on the control thread.
  */
 
-import { OsError } from '../../platform/error.ts'
-import { E, EFD_CLOEXEC, EFD_NONBLOCK } from '../../platform/layout.ts'
+import { check, OsError } from '../../platform/error.ts'
+import {
+  AF_UNIX,
+  E,
+  EFD_CLOEXEC,
+  EFD_NONBLOCK,
+  SOCK_CLOEXEC,
+  SOCK_DGRAM,
+  SOCK_NONBLOCK,
+} from '../../platform/layout.ts'
 import { openLibc } from '../../platform/libc.ts'
-import { blockOf } from '../../platform/memory.ts'
+import { blockOf, createBlock } from '../../platform/memory.ts'
+import { openSteering, type Steering } from '../../platform/steering.ts'
 import { takeTcp } from '../../platform/tcp.ts'
 import { openTun, type Tun } from '../../platform/tun.ts'
 import { inspectSocket, joinUdp } from '../../platform/udp.ts'
@@ -22,11 +31,11 @@ import type {
   Request,
 } from '../../uapi/types.ts'
 import { Opcode, opcodeOf } from '../../wire/opcode.ts'
-import { type DataPath, Device, type SocketOffer, type Transport } from '../core/device.ts'
+import { Device, type SocketOffer, type Transport } from '../core/device.ts'
 import type { PeerHandle, TransportId } from '../core/peer.ts'
 import type { LinkChange } from '../route-requests.ts'
 import type { Backend, Caller, EventScope } from '../server.ts'
-import { WorkerHandle } from './handle.ts'
+import { WorkerPool } from './pool.ts'
 import type { Happening } from './protocol.ts'
 
 /** Default MTU, as the kernel's drivers have it (driver-behaviour, 7): 1500 less the room their packets take. */
@@ -35,6 +44,7 @@ const MIN_MTU = 68
 const MAX_MTU: { [K in LinkKind]: number } = { ovpn: 65451, 'ovpn-dco': 65463 }
 /** Control packets of TCP peers kept for whoever registers next. */
 const UNCLAIMED_LIMIT = 256
+const MAX_WORKERS = 64
 
 export interface HostOptions {
   log(text: string): void
@@ -42,6 +52,8 @@ export interface HostOptions {
   random(): number
   /** Allows the cipher `none` of the RFC's dialect: for debugging. */
   allowNone: boolean
+  /** Workers of a device that is not told how many; 1 by default. */
+  workers?: number
 }
 
 /** A transport and who counts on it. */
@@ -127,12 +139,17 @@ export class DriverHost implements Backend {
     const { kind, mode } = link
     const mtu = link.mtu ?? DEFAULT_MTU[kind]
     checkMtu(mtu, kind)
+    const workers = link.workers ?? this.#options.workers ?? 1
+    if (workers < 1 || workers > MAX_WORKERS) {
+      throw new ApiError('EINVAL', `${workers} workers, expected 1..${MAX_WORKERS}`, 'link.workers')
+    }
     const netns = caller.openNetns()
     let tun: Tun
     try {
       tun = openTun({
         netns,
         mtu,
+        queues: workers,
         carrier: kind !== 'ovpn' || mode !== 'p2p',
         ...(link.name === undefined ? {} : { name: link.name }),
       })
@@ -193,10 +210,12 @@ class HostedDevice {
   readonly device: Device
   readonly #options: HostedOptions
   readonly #sys = openLibc()
-  readonly #wake: number
-  /** What wakes the worker: 1, as an eventfd takes it. */
+  readonly #steering: Steering | undefined
+  /** Of each worker, closed when all have ended. */
+  readonly #descriptors: number[] = []
+  /** What wakes a worker: 1, as an eventfd takes it. */
   readonly #one = blockOf(new Uint8Array([1, 0, 0, 0, 0, 0, 0, 0]))
-  readonly #worker: WorkerHandle
+  readonly #pool: WorkerPool
   readonly #transports = new Map<TransportId, Held>()
   #lastTransport = 0
   #registered: Caller | undefined
@@ -208,25 +227,32 @@ class HostedDevice {
     this.#options = options
     this.kind = kind
     this.netns = options.netns
-    this.#wake = this.#sys.eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
-    this.#worker = new WorkerHandle(
-      {
-        wake: this.#wake,
-        device: tun.fds[0]!,
+    this.#steering = this.#openSteering()
+    const wakes = tun.fds.map(() => this.#keep(this.#sys.eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)))
+    const inboxes = tun.fds.map(() => this.#openInbox())
+    const seed = options.host.random()
+    this.#pool = new WorkerPool({
+      workers: tun.fds.map((device, worker) => ({
+        worker,
+        wake: wakes[worker]!,
+        inbox: { read: inboxes[worker]!.read, write: inboxes.map(({ write }) => write) },
+        steering: this.#steering?.map,
+        device,
         glueUdp: tun.offloads.uso,
         single: mode === 'p2p',
-        seed: options.host.random(),
+        seed,
         ifindex: tun.ifindex,
-      },
-      () => this.#sys.write(this.#wake, this.#one.base, 8),
-      (happening) => this.#happened(happening),
-    )
+      })),
+      wake: (worker) => this.#sys.write(wakes[worker]!, this.#one.base, 8),
+      steering: this.#steering?.map,
+      happened: (happening) => this.#happened(happening),
+    })
     this.device = new Device({
       ifindex: tun.ifindex,
       kind,
       mode,
       allowNone: options.host.allowNone,
-      path: this.#path(),
+      path: this.#pool,
       sink: {
         detach: (transport) => this.#detach(transport),
         notify: (event, netns) => this.#notify(event, netns),
@@ -241,6 +267,31 @@ class HostedDevice {
 
   get name(): string {
     return this.#options.tun.name
+  }
+
+  #keep(fd: number): number {
+    this.#descriptors.push(fd)
+    return fd
+  }
+
+  /** Several queues want to be chosen by destination; where that is not permitted, packets are handed over. */
+  #openSteering(): Steering | undefined {
+    const { fds } = this.#options.tun
+    const steering = fds.length > 1 ? openSteering(this.#sys) : undefined
+    if (steering === undefined || steering.attach(fds[0]!) >= 0) return steering
+    steering.close()
+    return undefined
+  }
+
+  /** Where a worker gets what came to another. */
+  #openInbox(): { read: number; write: number } {
+    const pair = createBlock(8)
+    const type = SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC
+    check(this.#sys.socketpair(AF_UNIX, type, 0, pair.base), 'socketpair', 'cannot make an inbox')
+    return {
+      read: this.#keep(pair.view.getInt32(0, true)),
+      write: this.#keep(pair.view.getInt32(4, true)),
+    }
   }
 
   /** Carries out a request about peers, keys or control packets. */
@@ -274,7 +325,7 @@ class HostedDevice {
 
   async describe(): Promise<Link> {
     const { tun, kind, netns } = this.#options
-    const stats = await this.#worker.call({ op: 'stats' })
+    const stats = await this.#pool.stats()
     const drops = [...stats.drops]
     if (this.#unclaimedDropped > 0) {
       drops.push({ reason: 'rx-control-unclaimed', count: this.#unclaimedDropped })
@@ -286,9 +337,9 @@ class HostedDevice {
       mode: this.device.mode,
       mtu: tun.mtu(),
       netns: Number(netns.split(':')[1]),
-      workers: 1,
+      workers: this.#pool.size,
       provider: stats.provider,
-      features: Object.entries(tun.offloads)
+      features: Object.entries({ ...tun.offloads, steering: this.#steering !== undefined })
         .filter(([, on]) => on)
         .map(([feature]) => feature)
         .join(','),
@@ -312,10 +363,11 @@ class HostedDevice {
 
   async close(): Promise<void> {
     await this.device.close()
-    await this.#worker.stop()
+    await this.#pool.stop()
     for (const held of this.#transports.values()) await held.close()
     this.#options.tun.close()
-    this.#sys.close(this.#wake)
+    this.#steering?.close()
+    for (const fd of this.#descriptors) this.#sys.close(fd)
   }
 
   // Control packets --------------------------------------------------------------------------------------------------
@@ -340,11 +392,10 @@ class HostedDevice {
       throw new ApiError('EINVAL', 'data packets are made by the driver', 'packet.packet')
     }
     const handle = this.device.handleOf(peerId)
-    const errno =
-      handle === undefined
-        ? E.EHOSTUNREACH
-        : await this.#worker.call({ op: 'send-control', handle, packet })
-    if (errno !== 0) throw ApiError.from(errno, `cannot send to peer ${peerId}`)
+    const errno = handle && (await this.#pool.sendControl(handle, packet))
+    if (errno !== 0) {
+      throw ApiError.from(errno ?? E.EHOSTUNREACH, `cannot send to peer ${peerId}`)
+    }
   }
 
   #control(handle: PeerHandle, packet: Uint8Array, eof: boolean): void {
@@ -371,7 +422,7 @@ class HostedDevice {
       case 'transport-error':
         device.peerLost(happening.handle, 'transport-error')
         break
-      case 'floated':
+      case 'moved':
         device.peerFloated(happening.handle, happening.remote)
         break
       case 'key-exhausted':
@@ -399,20 +450,6 @@ class HostedDevice {
     const { notify, kind, netns } = this.#options
     if (kind === 'ovpn') notify(event, { netns: socketNetns, dialects: ['ovpn'] })
     else notify(event, { netns, dialects: ['ovpn-dco', 'ovpn-dco-v2'] })
-  }
-
-  #path(): DataPath {
-    const call = this.#worker.call.bind(this.#worker) as WorkerHandle['call']
-    return {
-      addPeer: (config) => call({ op: 'add-peer', config }),
-      changePeer: (handle, change) => call({ op: 'change-peer', handle, change }),
-      removePeer: (handle) => call({ op: 'remove-peer', handle }),
-      installKey: (handle, slot, config) => call({ op: 'install-key', handle, slot, config }),
-      swapKeys: (handle) => call({ op: 'swap-keys', handle }),
-      deleteKey: (handle, slot) => call({ op: 'delete-key', handle, slot }),
-      snapshot: (handle) => call({ op: 'snapshot', handle }),
-      snapshots: () => call({ op: 'snapshots' }),
-    }
   }
 
   // Transports -------------------------------------------------------------------------------------------------------
@@ -452,7 +489,10 @@ class HostedDevice {
 
   async #holdUdp(fd: number, cookie: bigint): Promise<Held> {
     const joined = attempt(() =>
-      joinUdp(fd, { shards: 1, steering: { v1: this.kind === 'ovpn' ? 'drop' : 'pass' } }),
+      joinUdp(fd, {
+        shards: this.#pool.size,
+        steering: { v1: this.kind === 'ovpn' ? 'drop' : 'pass' },
+      }),
     )
     const id = ++this.#lastTransport
     const held: Held = {
@@ -463,7 +503,7 @@ class HostedDevice {
     }
     const watch = { fd: joined.closeWatch, cookie }
     const v6 = joined.family === 6
-    await this.#hold(held, { op: 'add-socket', transport: id, fd: joined.shards[0]!, v6, watch })
+    await this.#hold(held, () => this.#pool.addSocket(id, joined.shards, v6, watch))
     return held
   }
 
@@ -478,18 +518,15 @@ class HostedDevice {
         this.#sys.close(fd)
       },
     }
-    await this.#hold(held, { op: 'add-stream', transport: id, fd })
+    await this.#hold(held, () => this.#pool.addStream(id, fd))
     return held
   }
 
-  async #hold(
-    held: Held,
-    command: Parameters<WorkerHandle['call']>[0] & { op: 'add-socket' | 'add-stream' },
-  ): Promise<void> {
+  async #hold(held: Held, tellWorkers: () => Promise<void>): Promise<void> {
     this.#transports.set(held.transport.id, held)
     this.#options.sockets.set(held.cookie, this)
     try {
-      await this.#worker.call(command)
+      await tellWorkers()
     } catch (error) {
       this.#drop(held)
       if (!held.transport.stream) await held.close()
@@ -501,8 +538,8 @@ class HostedDevice {
     const held = this.#transports.get(transport.id)
     if (held === undefined || --held.users > 0) return
     this.#drop(held)
-    void this.#worker
-      .call({ op: 'remove-transport', transport: transport.id })
+    void this.#pool
+      .removeTransport(transport.id)
       .catch(() => undefined)
       .then(() => held.close())
   }

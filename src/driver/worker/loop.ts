@@ -8,16 +8,20 @@ import { E, EPOLL, O_CLOEXEC } from '../../platform/layout.ts'
 import { openLibc } from '../../platform/libc.ts'
 import { createMemory } from '../../platform/memory.ts'
 import { openRouteWatch, RouteQuery } from '../../platform/netlink.ts'
+import { steer } from '../../platform/steering.ts'
 import { parseClosedSockets } from '../../platform/udp.ts'
+import { IPV4_DESTINATION, IPV6_DESTINATION } from '../../wire/ip.ts'
 import { Opcode, opcodeOf } from '../../wire/opcode.ts'
-import { addressBytes, wordsOfBytes } from '../core/address.ts'
+import { addressBytes, V4_MARK, wordsOfBytes } from '../core/address.ts'
 import { Engine, type EngineSink } from '../core/engine.ts'
 import type { Millis } from '../core/keepalive.ts'
 import { Outbox } from '../core/outbox.ts'
 import type { Peer, PeerConfig, PeerHandle, TransportId } from '../core/peer.ts'
 import { MAX_PACKET, VNET_BYTES } from '../core/train.ts'
 import { Verdict } from '../core/verdict.ts'
+import { Inbox } from './inbox.ts'
 import type {
+  CloseWatch,
   Command,
   FromWorker,
   Happening,
@@ -39,8 +43,7 @@ const CONTROL_BYTES = 2 * 65536
 interface Socket {
   fd: number
   v6: boolean
-  cookie: bigint
-  watch: number
+  watch: CloseWatch | undefined
 }
 
 interface StreamState {
@@ -60,6 +63,7 @@ class Loop {
   readonly #udp = new UdpIo(this.#sys, this.#memory)
   readonly #streamIo = new StreamIo(this.#sys, this.#memory)
   readonly #engine: Engine
+  readonly #inbox: Inbox
   readonly #routeWatch: ReturnType<typeof openRouteWatch>
   readonly #control: Outbox
   readonly #sockets = new Map<TransportId, Socket>()
@@ -90,10 +94,14 @@ class Loop {
       deliver: (offset, length) =>
         this.#sys.write(options.device, memory.base + offset, length) === length,
       expired: (peer) => this.#tell({ what: 'expired', handle: peer.handle }),
-      floated: ({ handle, remote }) => {
-        const { address, port, scope } = remote
-        this.#tell({ what: 'floated', handle, remote: { address, port, scope } })
+      handOverPiece: (worker, vnet, length) => {
+        this.#steer(worker, vnet + VNET_BYTES)
+        return this.#inbox.handOverPiece(worker, vnet, length)
       },
+      handOverDatagram: (worker, packet, length, from, to) =>
+        this.#inbox.handOverDatagram(worker, packet, length, from, to),
+      floated: (peer) => this.#moved(peer, true),
+      relocated: (peer) => this.#moved(peer, false),
       keyExhausted: (peer, keyId) =>
         this.#tell({ what: 'key-exhausted', handle: peer.handle, keyId }),
     }
@@ -105,12 +113,15 @@ class Loop {
         return hop instanceof Uint8Array ? wordsOfBytes(hop) : undefined
       },
       sink,
+      worker: options.worker,
       single: options.single,
       seed: options.seed,
       glueUdp: options.glueUdp,
     })
+    this.#inbox = new Inbox(this.#sys, memory, options.inbox)
     this.#routeWatch = openRouteWatch(this.#sys, options.device)
     this.#watch(options.wake, EPOLL.IN, () => this.#messages())
+    this.#watch(options.inbox.read, EPOLL.IN, () => this.#handedOver())
     this.#watch(options.device, EPOLL.IN, (events) => this.#device(events))
     this.#watch(this.#routeWatch.fd, EPOLL.IN, () => {
       if (this.#routeWatch.drain().routes) this.#engine.routesChanged()
@@ -173,6 +184,9 @@ class Loop {
         return undefined
       case 'change-peer':
         return engine.changePeer(command.handle, command.change, this.#now)
+      case 'move-peer':
+        engine.movePeer(command.handle, command.remote, command.local)
+        return undefined
       case 'remove-peer':
         engine.removePeer(command.handle)
         return undefined
@@ -183,6 +197,9 @@ class Loop {
         return undefined
       case 'delete-key':
         engine.deleteKey(command.handle, command.slot)
+        return undefined
+      case 'retire-key':
+        engine.retireKey(command.handle, command.keyId)
         return undefined
       case 'snapshot':
         return engine.snapshot(command.handle, this.#now)
@@ -201,7 +218,7 @@ class Loop {
   #addPeer(config: PeerConfig): void {
     this.#engine.addPeer(config, this.#now)
     const state = this.#streams.get(config.transport)
-    if (state === undefined) return
+    if (state === undefined || config.receiver !== this.#options.worker) return
     state.handle = config.handle
     state.reading = true
     this.#watchStream(state)
@@ -238,16 +255,50 @@ class Loop {
     this.#engine.transmit()
   }
 
+  // Other workers ----------------------------------------------------------------------------------------------------
+
+  #handedOver(): void {
+    this.#inbox.receive(
+      {
+        piece: (vnet, length) => this.#engine.fromDevice(vnet, length, this.#now),
+        datagram: this.#datagram,
+      },
+      DEVICE_READS,
+    )
+    this.#engine.transmit()
+    this.#engine.flush()
+  }
+
+  /** Has the kernel bring packets like the one at `ip` to this worker's queue at once, from now on. */
+  #steer(worker: number, ip: number): void {
+    const { steering } = this.#options
+    if (steering === undefined) return
+    const { view, u8 } = this.#memory
+    const word = (offset: number) => view.getInt32(ip + offset)
+    const v4 = u8[ip]! >> 4 === 4
+    const address = v4
+      ? [0, 0, V4_MARK, word(IPV4_DESTINATION)]
+      : [0, 4, 8, 12].map((i) => word(IPV6_DESTINATION + i))
+    steer(steering, address, worker, this.#sys)
+  }
+
+  #moved({ handle, remote, local }: Peer, floated: boolean): void {
+    const { address, port, scope } = remote
+    const to = { address, port, scope }
+    this.#tell({ what: 'moved', handle, remote: to, local: local.address, floated })
+  }
+
   // Transports -------------------------------------------------------------------------------------------------------
 
   #addSocket(command: Extract<Command, { op: 'add-socket' }>): void {
     const { fd, v6, watch } = command
-    this.#sockets.set(command.transport, { fd, v6, cookie: watch.cookie, watch: watch.fd })
+    this.#sockets.set(command.transport, { fd, v6, watch })
     this.#watch(fd, EPOLL.IN, () => this.#socket(fd))
+    if (watch === undefined) return
     this.#watch(watch.fd, EPOLL.IN, () => {
       const closed = parseClosedSockets(this.#sys, watch.fd)
       for (const [transport, socket] of this.#sockets) {
-        if (socket.watch === watch.fd && closed.includes(socket.cookie)) {
+        if (socket.watch?.fd === watch.fd && closed.includes(watch.cookie)) {
           this.#tell({ what: 'socket-closed', transport })
         }
       }
@@ -259,7 +310,7 @@ class Loop {
     if (socket !== undefined) {
       this.#sockets.delete(transport)
       this.#unwatch(socket.fd)
-      this.#unwatch(socket.watch)
+      if (socket.watch !== undefined) this.#unwatch(socket.watch.fd)
     }
     const state = this.#streams.get(transport)
     if (state !== undefined) {

@@ -5,6 +5,7 @@
 import type { EngineStats, PeerChange, PeerSnapshot, SlotName } from '../core/engine.ts'
 import type { KeyConfig } from '../core/key-slot.ts'
 import type { EndpointConfig, PeerConfig, PeerHandle, TransportId } from '../core/peer.ts'
+import type { InboxSockets } from './inbox.ts'
 
 /** What a worker is started with. */
 export interface WorkerOptions {
@@ -12,6 +13,11 @@ export interface WorkerOptions {
   wake: number
   /** Queue of the device; the control thread closes it when the worker has ended. */
   device: number
+  /** Its number among the device's workers. */
+  worker: number
+  inbox: InboxSockets
+  /** Map of the steering program, if the device has one: what comes to the wrong queue is entered. */
+  steering: number | undefined
   /** The device takes UDP trains. */
   glueUdp: boolean
   /** Point-to-point mode. */
@@ -23,15 +29,23 @@ export interface WorkerOptions {
 
 /** Requests, each answered by `Answer` with its number. */
 export type Command =
-  | { op: 'add-socket'; transport: TransportId; fd: number; v6: boolean; watch: CloseWatch }
+  | {
+      op: 'add-socket'
+      transport: TransportId
+      fd: number
+      v6: boolean
+      watch: CloseWatch | undefined
+    }
   | { op: 'add-stream'; transport: TransportId; fd: number }
   | { op: 'remove-transport'; transport: TransportId }
   | { op: 'add-peer'; config: PeerConfig }
   | { op: 'change-peer'; handle: PeerHandle; change: PeerChange }
+  | { op: 'move-peer'; handle: PeerHandle; remote: EndpointConfig; local: string }
   | { op: 'remove-peer'; handle: PeerHandle }
   | { op: 'install-key'; handle: PeerHandle; slot: SlotName; config: KeyConfig }
   | { op: 'swap-keys'; handle: PeerHandle }
   | { op: 'delete-key'; handle: PeerHandle; slot: SlotName }
+  | { op: 'retire-key'; handle: PeerHandle; keyId: number }
   | { op: 'snapshot'; handle: PeerHandle }
   | { op: 'snapshots' }
   | { op: 'stats' }
@@ -51,10 +65,12 @@ export interface Results {
   'remove-transport': undefined
   'add-peer': undefined
   'change-peer': boolean
+  'move-peer': undefined
   'remove-peer': undefined
   'install-key': boolean
   'swap-keys': undefined
   'delete-key': undefined
+  'retire-key': undefined
   snapshot: PeerSnapshot | undefined
   snapshots: PeerSnapshot[]
   stats: EngineStats & { provider: string }
@@ -73,7 +89,8 @@ export type Answer = { number: number; value: unknown } | { number: number; erro
 /** Told unasked, in the order in which things happened. */
 export type Happening =
   | { what: 'expired'; handle: PeerHandle }
-  | { what: 'floated'; handle: PeerHandle; remote: EndpointConfig }
+  /** Heard from `remote`, at our address `local`; `floated` unless only the latter is new. */
+  | { what: 'moved'; handle: PeerHandle; remote: EndpointConfig; local: string; floated: boolean }
   | { what: 'key-exhausted'; handle: PeerHandle; keyId: number }
   | { what: 'transport-error'; handle: PeerHandle }
   | { what: 'socket-closed'; transport: TransportId }
