@@ -79,6 +79,8 @@ export class Rig {
   /** Whether the device takes what is written to it. */
   takes = true
   now = 1_000_000
+  /** Ciphers that hold a key. */
+  ciphers = 0
   readonly #u8: Uint8Array
   readonly #area: number
 
@@ -86,10 +88,23 @@ export class Rig {
     const memory = createMemory(1 << 20)
     this.#u8 = memory.u8
     this.#area = memory.area(AREA_BYTES, 16)
+    const provider = createNodeAeads(memory)
     this.engine = new Engine({
       memory,
-      provider: createNodeAeads(memory),
+      provider: {
+        name: provider.name,
+        create: (...of) => {
+          const aead = provider.create(...of)
+          this.ciphers++
+          const close = () => {
+            this.ciphers--
+            aead.close()
+          }
+          return { ...aead, close }
+        },
+      },
       routes: options.routes ?? (() => undefined),
+      worker: 0,
       single: options.single ?? false,
       seed: 1,
       glueUdp: true,
@@ -112,6 +127,9 @@ export class Rig {
         expired: (peer) => this.events.push(`expired ${peer.id}`),
         floated: (peer) =>
           this.events.push(`floated ${peer.id} to ${peer.remote.address} ${peer.remote.port}`),
+        handOverPiece: () => false,
+        handOverDatagram: () => false,
+        relocated: () => undefined,
         keyExhausted: (peer, keyId) => this.events.push(`exhausted ${peer.id} key ${keyId}`),
       },
     })

@@ -375,7 +375,7 @@ describe('Receiver: streams', () => {
   })
 })
 
-it('Receiver glues what belongs together, with a bad packet and a replay between', () => {
+it('Receiver glues what belongs together, whatever is rejected between', () => {
   const made = rig()
   const flow = [0, 1, 2].map((i) =>
     build(
@@ -392,10 +392,16 @@ it('Receiver glues what belongs together, with a bad packet and a replay between
     changed(seal(flow[2]!, { packetId: 14 }), -1),
     seal(flow[1]!, { packetId: 12 }),
     seal(flow[1]!, { packetId: 12 }),
+    seal(Uint8Array.of(0x50, ...flow[2]!.slice(1)), { packetId: 15 }),
+    seal(build(packet({ source: '10.8.0.2', payload: new Uint8Array(50) })), { packetId: 16 }),
     seal(flow[2]!, { packetId: 14 }),
   ]
   made.receiveAll(datagrams, homeOf(1))
   assert.equal(made.delivered.length, 1)
   assert.deepEqual(packetsOf(made.delivered[0]!), flow)
   assert.equal(made.snapshot(1).vpnRxPackets, 3)
+  assert.deepEqual(
+    made.snapshot(1).drops.map(({ reason }) => reason),
+    ['rx-auth-failed', 'rx-replay', 'rx-malformed', 'rx-reverse-path'],
+  )
 })

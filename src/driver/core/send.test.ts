@@ -334,3 +334,25 @@ it('Sender sends before its outbox overflows, and loses nothing', () => {
   const packets = cut(whole, 1400).map((one) => build(one))
   assert.deepEqual(opened(made.sent), new Array(pieces).fill(packets).flat())
 })
+
+describe('Keys leave memory when their slot does', () => {
+  // A key is two ciphers, one a direction; peer 1 has two keys.
+  const rows: [why: string, left: number, act: (made: Rig) => void][] = [
+    ['all are there', 4, () => {}],
+    ['swapped', 4, (made) => made.engine.swapKeys(101)],
+    ['deleted', 2, (made) => made.engine.deleteKey(101, 'secondary')],
+    ['deleted twice', 2, (made) => [1, 2].map(() => made.engine.deleteKey(101, 'primary'))],
+    ['replaced', 4, (made) => made.engine.installKey(101, 'primary', keyConfig(5), made.now)],
+    ['worn out', 2, (made) => [1, 2].map(() => made.send(plainPiece(build(to('10.8.0.1')))))],
+    ['the peer removed', 0, (made) => made.engine.removePeer(101)],
+    ['all forgotten', 0, (made) => made.engine.close()],
+  ]
+  for (const [why, left, act] of rows) {
+    it(`${why}: ${left}`, () => {
+      const made = rig({ firstPacketId: 0xffffffff })
+      made.engine.installKey(101, 'secondary', keyConfig(4), made.now)
+      act(made)
+      assert.equal(made.ciphers, left)
+    })
+  }
+})

@@ -97,7 +97,11 @@ describe('Cutter', () => {
       1400,
     ],
     ['nothing but a header', { flags: Flag.Syn, tcpOptions: timestamps }, 1400],
-    // 0xfffd is what the rest of this packet sums to, so that its sum is 0xffff.
+    [
+      'UDP checksums of segments that come out as 0',
+      { protocol: UDP, payload: Uint8Array.of(...udpSummingToZero(), ...udpSummingToZero()) },
+      2,
+    ],
     ['a UDP checksum that comes out as 0', { protocol: UDP, payload: udpSummingToZero() }, 1400],
   ]
   for (const [why, fields, size] of rows) {
@@ -500,6 +504,7 @@ describe('Gluer: how much becomes one piece', () => {
   const full = packet({ payload: bytesOf(1400) })
   const rows: [why: string, packets: Packet[], pieces: number[]][] = [
     ['as much as a packet can hold', flow(full, 50), [46, 4]],
+    ['one byte more than that', flow(packet({ payload: bytesOf(8187) }), 8), [7, 1]],
     ['to the very byte', flow(packet({ payload: bytesOf(13099) }), 6), [5, 1]],
     [
       'a shorter one ends the piece',
