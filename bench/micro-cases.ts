@@ -165,15 +165,25 @@ interface Path {
   delivered(): number
 }
 
+/** Hears nothing, and takes all that is delivered. */
+const quiet = {
+  expired() {},
+  floated() {},
+  relocated() {},
+  keyExhausted() {},
+  handOverPiece: () => false,
+  handOverDatagram: () => false,
+  deliver: () => true,
+}
+
 /** `receive`: what the near end sends is opened and delivered at the far end. */
 function createPath(cipher: AeadCipher, piece: Uint8Array, receive: boolean): Path {
   const memory = createMemory({ bytes: 8 << 20 })
   const provider = openCiphers(memory, () => performance.now())
   const area = memory.area(VNET_BYTES + 65536, 64)
-  const quiet = { expired() {}, floated() {}, keyExhausted() {}, deliver: () => true }
   const create = (sink: EngineSink) =>
     new Engine({
-      ...{ memory, provider, sink, single: true, seed: 1, glueUdp: true },
+      ...{ memory, provider, sink, worker: 0, single: true, seed: 1, glueUdp: true },
       routes: () => undefined,
     })
   const far = create({ ...quiet, transmit() {} })
@@ -268,9 +278,9 @@ function manyPeersWork(): Work {
   const memory = createMemory({ bytes: 8 << 20 })
   const provider = openCiphers(memory, () => performance.now())
   const engine = new Engine({
-    ...{ memory, provider, single: false, seed: 1, glueUdp: true },
+    ...{ memory, provider, worker: 0, single: false, seed: 1, glueUdp: true },
     routes: () => undefined,
-    sink: { expired() {}, floated() {}, keyExhausted() {}, deliver: () => true, transmit() {} },
+    sink: { ...quiet, transmit() {} },
   })
   const address = (i: number) => `10.8.${i >> 8}.${i & 255}`
   for (let i = 1; i <= peers; i++) {
