@@ -32,6 +32,13 @@ table('peerId', parse.peerId, [
   ['99999999999999999999', undefined, 'too long to be exact'],
 ])
 
+table('workers', parse.workers, [
+  ['1', 1, 'the least'],
+  ['64', 64, 'the most'],
+  ['0', undefined, 'nobody would move packets'],
+  ['65', undefined, 'more than the driver takes'],
+])
+
 table('keyId', parse.keyId, [
   ['7', 7, '3 bits'],
   ['8', undefined, 'one more'],

@@ -36,6 +36,11 @@ export function mtu(text: string): number {
   return integer(text, 68, 65_535, 'An MTU in bytes')
 }
 
+/** Threads of a device. */
+export function workers(text: string): number {
+  return integer(text, 1, 64, 'A number of threads')
+}
+
 function port(text: string): number {
   return integer(text, 1, 65_535, 'A port')
 }

@@ -282,10 +282,10 @@ function merge(streams: EventStream[]): MergedEvents {
 /** Runs the driver until `stop`. Throws a CliError where it cannot start. */
 export async function startDriver(
   environment: Environment,
-  options: ListenOptions & { level: LogLevel },
+  options: ListenOptions & { level: LogLevel; workers: number },
 ): Promise<{ stop(): Promise<void> }> {
   const log = createLog(environment, options.level)
-  const driver = createDriver(log, () => randomWord(environment))
+  const driver = createDriver(log, () => randomWord(environment), options.workers)
   const listening = await listen(driver, options, log)
   log.info(`listening on ${options.socket}`)
   return {

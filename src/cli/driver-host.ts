@@ -30,8 +30,10 @@ export interface LocalDriver {
   close(): Promise<void>
 }
 
-export function createDriver(log: DriverLog, random: () => number): LocalDriver {
-  const host = new DriverHost({ log: (text) => log.info(text), random, allowNone: false })
+/** `random`: 32 bits a call. `workers`: threads of a device that is not told how many. */
+export function createDriver(log: DriverLog, random: () => number, workers = 1): LocalDriver {
+  const info = (text: string) => log.info(text)
+  const host = new DriverHost({ log: info, random, allowNone: false, workers })
   const server = new NetlinkServer(host, { log: (text) => log.error(text) })
   return {
     server,

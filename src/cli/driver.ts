@@ -1,6 +1,6 @@
 /** `ovpn driver`: runs the driver in user space until it is told to stop. */
 import { Command } from 'commander'
-import { fileMode } from './arguments.ts'
+import { fileMode, workers } from './arguments.ts'
 import { type Environment, startDriver } from './compose.ts'
 import { CliError } from './errors.ts'
 import { socketOption, withExamples } from './options.ts'
@@ -10,6 +10,7 @@ interface Options {
   socket: string
   mode?: number
   group?: string
+  workers: number
   verbose?: true
   quiet?: true
 }
@@ -22,10 +23,11 @@ export function driverCommand(environment: Environment): Command {
     .addOption(socketOption('where to listen'))
     .option(
       '--mode <octal>',
-      'permissions of the socket: who may use the driver (default: 0600)',
+      'permissions of the socket: who may use the driver (default: 0600, with --group 0660)',
       fileMode,
     )
     .option('--group <name>', 'group of the socket')
+    .option('--workers <n>', 'threads of an interface that is not told how many', workers, 1)
     .option('-v, --verbose', 'log connections too')
     .option('-q, --quiet', 'log errors only')
     .action(async (options: Options) => {
@@ -35,9 +37,10 @@ export function driverCommand(environment: Environment): Command {
       const stopped = new Promise<void>((resolve) => environment.onInterrupt(resolve))
       const running = await startDriver(environment, {
         socket: options.socket,
-        mode: options.mode ?? 0o600,
+        mode: options.mode ?? (options.group === undefined ? 0o600 : 0o660),
         group: options.group,
         level,
+        workers: options.workers,
       })
       try {
         await stopped
@@ -48,6 +51,6 @@ export function driverCommand(environment: Environment): Command {
   return withExamples(
     driver,
     'sudo ovpn driver',
-    'sudo ovpn driver --socket /run/vpn.sock --mode 0660 --group vpn',
+    'sudo ovpn driver --socket /run/vpn.sock --group vpn',
   )
 }

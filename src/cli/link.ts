@@ -2,7 +2,7 @@
 import { Command, Option } from 'commander'
 import { linkKind, mode } from '../uapi/spec.ts'
 import type { LinkKind, LinkNew, Mode } from '../uapi/types.ts'
-import { device, mtu, newDevice } from './arguments.ts'
+import { device, mtu, newDevice, workers } from './arguments.ts'
 import type { Environment } from './compose.ts'
 import { attempt } from './errors.ts'
 import { formatLink, toJson } from './format.ts'
@@ -19,6 +19,7 @@ interface AddOptions extends DriverOptions {
   mode: Mode
   kind: LinkKind
   mtu?: number
+  workers?: number
 }
 
 export function linkCommand(environment: Environment): Command {
@@ -32,11 +33,13 @@ export function linkCommand(environment: Environment): Command {
         .default('ovpn'),
     )
     .option('--mtu <bytes>', 'largest packet inside the tunnel', mtu)
+    .option('--workers <n>', 'threads that move its packets; else as the driver was told', workers)
     .action((name: string | undefined, options: AddOptions) =>
       useDriver(environment, options, async (driver) => {
         const wanted: LinkNew = { kind: options.kind, mode: options.mode }
         if (name !== undefined) wanted.name = name
         if (options.mtu !== undefined) wanted.mtu = options.mtu
+        if (options.workers !== undefined) wanted.workers = options.workers
         const link = await attempt(`cannot make the interface ${name ?? ''}`.trimEnd(), () =>
           driver.linkNew(wanted),
         )

@@ -77,7 +77,7 @@ describe('ovpn', { skip: withoutNamespaces }, () => {
     const near = `-n ${left.name}`
     const far = `-n ${right.name}`
     assert.equal(await ok(`link add ovpn0 --mode mp ${near}`), 'ovpn0\n')
-    assert.equal((await json<Link>(`link add ovpn0 ${far}`)).mode, 'p2p')
+    assert.equal((await json<Link>(`link add ovpn0 ${far} --workers 2`)).workers, 2)
     left.ip('addr add 10.8.0.1/24 dev ovpn0')
     right.ip('addr add 10.8.0.2/24 dev ovpn0')
     for (const side of [left, right]) side.ip('link set ovpn0 up')
