@@ -225,6 +225,6 @@ function save(report: Report, { json, publish }: BenchOptions): void {
   console.error(`samples: ${path}`)
   if (!publish) return
   writeFileSync(PUBLISHED, text)
-  writeFileSync(PAGE, publishInto(readFileSync(PAGE, 'utf8'), renderReport(report)))
+  writeFileSync(PAGE, publishInto(readFileSync(PAGE, 'utf8'), 'bench', renderReport(report)))
   console.error(`published: ${PUBLISHED}, ${PAGE}`)
 }

@@ -88,12 +88,12 @@ describe('a report', () => {
 describe('publishing', () => {
   it('replaces what is between the markers, and only that', () => {
     const page = 'a\n<!-- bench:begin -->\nold\n<!-- bench:end -->\nb\n'
-    const once = publishInto(page, 'new')
+    const once = publishInto(page, 'bench', 'new')
     assert.equal(once, 'a\n<!-- bench:begin -->\nnew\n<!-- bench:end -->\nb\n')
-    assert.equal(publishInto(once, 'new'), once)
+    assert.equal(publishInto(once, 'bench', 'new'), once)
   })
 
   it('refuses a page without them', () => {
-    assert.throws(() => publishInto('a', 'new'), /expected <!-- bench:begin -->/)
+    assert.throws(() => publishInto('a', 'bench', 'new'), /expected <!-- bench:begin -->/)
   })
 })

@@ -133,14 +133,15 @@ export function table(head: string[], rows: string[][]): string {
 }
 
 /**
- * `text` with what stands between the two markers replaced.
+ * `text` with what stands between the two markers called `name` replaced.
  *
  * @throws Error where the markers are missing
  */
-export function publishInto(text: string, content: string): string {
-  const [begin, end] = ['<!-- bench:begin -->', '<!-- bench:end -->']
+export function publishInto(text: string, name: string, content: string): string {
+  const [begin, end] = [`<!-- ${name}:begin -->`, `<!-- ${name}:end -->`]
   const from = text.indexOf(begin)
   const to = text.indexOf(end)
-  if (from < 0 || to < from) throw new Error(`expected ${begin} and ${end} around the tables`)
+  if (from < 0 || to < from)
+    throw new Error(`expected ${begin} and ${end} around what is to be replaced`)
   return `${text.slice(0, from + begin.length)}\n${content}\n${text.slice(to)}`
 }
