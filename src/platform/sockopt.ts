@@ -19,7 +19,7 @@ export function setOption(
 }
 
 /** @returns 0 or -errno */
-function trySetOption(
+export function trySetOption(
   os: Syscalls,
   fd: number,
   level: number,

@@ -55,6 +55,7 @@ import {
   STATX,
   UDP_GRO,
   UDP_NO_CHECK6_TX,
+  UDP_SEGMENT,
 } from './layout.ts'
 import { openLibc } from './libc.ts'
 import { type Block, createBlock } from './memory.ts'
@@ -67,7 +68,14 @@ import {
 } from './netlink.ts'
 import { inNetns, netnsId, statFd } from './netns.ts'
 import { encodeAddress, nameOf } from './sockaddr.ts'
-import { getBytesOption, getOption, setBuffer, setOption, socketCookie } from './sockopt.ts'
+import {
+  getBytesOption,
+  getOption,
+  setBuffer,
+  setOption,
+  socketCookie,
+  trySetOption,
+} from './sockopt.ts'
 import type { Syscalls } from './syscalls.ts'
 
 const BUFFER_BYTES = 4 << 20
@@ -113,6 +121,21 @@ export interface JoinOptions {
   /** P_DATA_V1 packets: to the first shard, which drops and counts them, or to the socket's owner. */
   steering: { v1: 'drop' | 'pass' }
   rcvbuf?: number
+  /** Whether trains of datagrams come in one piece (UDP_GRO), where the kernel can; true unless told. */
+  gro?: boolean
+}
+
+/** Whether the kernel sends trains of datagrams in one piece (UDP_SEGMENT, Linux 4.18), and receives them so (UDP_GRO, 5.0). */
+export function udpOffloads(os: Syscalls = openLibc()): { gso: boolean; gro: boolean } {
+  const fd = check(os.socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), 'socket', 'no UDP socket')
+  try {
+    return {
+      gso: trySetOption(os, fd, IPPROTO_UDP, UDP_SEGMENT, 0) >= 0,
+      gro: trySetOption(os, fd, IPPROTO_UDP, UDP_GRO, 1) >= 0,
+    }
+  } finally {
+    os.close(fd)
+  }
 }
 
 export interface JoinedUdp extends Disposable {
@@ -170,7 +193,7 @@ export function joinUdp(
     const processors = Math.min(cpus().length, MAX_PROCESSORS)
     while (members.length < Math.max(options.shards, processors)) {
       const processor = members.length % processors
-      const fd = openMember(os, userFd, netns, family, processor)
+      const fd = openMember(os, userFd, netns, family, processor, options.gro ?? true)
       opened.push(fd)
       const attempt = `cannot bind a socket beside the one at port ${localPort}`
       check(os.bind(fd, name.block.base, name.length), 'bind', attempt)
@@ -302,6 +325,7 @@ function openMember(
   netns: number,
   family: 4 | 6,
   processor: number,
+  gro: boolean,
 ): number {
   const kind = SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC
   const open = () => os.socket(family === 6 ? AF_INET6 : AF_INET, kind, IPPROTO_UDP)
@@ -336,7 +360,7 @@ function openMember(
       set(IPPROTO_IP, IP_PKTINFO, 1)
     }
     set(IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT) // of IPv6 sockets too: it holds for mapped addresses
-    set(IPPROTO_UDP, UDP_GRO, 1)
+    if (gro) set(IPPROTO_UDP, UDP_GRO, 1)
     set(SOL_SOCKET, SO_INCOMING_CPU, processor)
     return fd
   } catch (error) {

@@ -105,6 +105,8 @@ export class Engine {
     sink: EngineSink
     worker: number
     single: boolean
+    /** The kernel sends trains of datagrams; true unless told. */
+    trains?: boolean
     seed: number
     glueUdp: boolean
   }) {
@@ -114,7 +116,7 @@ export class Engine {
     this.#sink = sink
     this.#nonce = memory.area(12, 16)
     this.#table = new PeerTable(options)
-    this.#outbox = new Outbox(memory.area(OUTBOX_BYTES, 16), OUTBOX_BYTES)
+    this.#outbox = new Outbox(memory.area(OUTBOX_BYTES, 16), OUTBOX_BYTES, options.trains)
     const drop = (verdict: Verdict, peer: Peer | undefined, count: number) =>
       this.drop(verdict, peer, count)
     const counters = { rxBytes: 0, rxPackets: 0, txBytes: 0, txPackets: 0, drop }

@@ -25,8 +25,11 @@ export class Outbox {
   readonly packets = new Int32Array(MAX_MESSAGES)
   #open = false
 
-  /** `start`, `bytes`: the area's offset and size. */
-  constructor(start: number, bytes: number) {
+  readonly #trains: boolean
+
+  /** `start`, `bytes`: the area's offset and size. `trains`: the kernel sends trains of datagrams (UDP_SEGMENT). */
+  constructor(start: number, bytes: number, trains = true) {
+    this.#trains = trains
     this.start = start
     this.#end = start + bytes
     this.cursor = start
@@ -44,7 +47,8 @@ export class Outbox {
       this.#open &&
       this.peer[last] === peer &&
       (peer.stream ||
-        (bytes <= this.segment[last]! &&
+        (this.#trains &&
+          bytes <= this.segment[last]! &&
           this.segment[last]! <= peer.trainLimit &&
           this.packets[last]! < MAX_SEGMENTS &&
           this.length[last]! + bytes <= MAX_DATAGRAM))

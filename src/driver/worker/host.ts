@@ -18,7 +18,7 @@ import { blockOf, createBlock } from '../../platform/memory.ts'
 import { openSteering, type Steering } from '../../platform/steering.ts'
 import { takeTcp } from '../../platform/tcp.ts'
 import { openTun, type Tun } from '../../platform/tun.ts'
-import { inspectSocket, joinUdp } from '../../platform/udp.ts'
+import { inspectSocket, joinUdp, udpOffloads } from '../../platform/udp.ts'
 import { ApiError } from '../../uapi/errno.ts'
 import type {
   ArgsOf,
@@ -54,6 +54,8 @@ export interface HostOptions {
   allowNone: boolean
   /** Workers of a device that is not told how many; 1 by default. */
   workers?: number
+  /** False: packets go one by one everywhere, as on kernels that know no offloads. */
+  offload?: boolean
 }
 
 /** A transport and who counts on it. */
@@ -70,6 +72,8 @@ export class DriverHost implements Backend {
   readonly #listeners: ((event: DriverEvent, scope: EventScope) => void)[] = []
   /** Sockets in use, by cookie: one belongs to one device at most. */
   readonly #sockets = new Map<bigint, HostedDevice>()
+  /** Sockets that workers still have though their last peer is gone, by cookie: until they are their owner's again. */
+  readonly #leaving = new Map<bigint, Promise<void>>()
 
   constructor(options: HostOptions) {
     this.#options = options
@@ -150,6 +154,7 @@ export class DriverHost implements Backend {
         netns,
         mtu,
         queues: workers,
+        offload: this.#options.offload ?? true,
         carrier: kind !== 'ovpn' || mode !== 'p2p',
         ...(link.name === undefined ? {} : { name: link.name }),
       })
@@ -165,6 +170,7 @@ export class DriverHost implements Backend {
       netns: caller.netns,
       host: this.#options,
       sockets: this.#sockets,
+      leaving: this.#leaving,
       notify: (event, scope) => {
         for (const listener of this.#listeners) listener(event, scope)
       },
@@ -198,6 +204,7 @@ interface HostedOptions {
   netns: string
   host: HostOptions
   sockets: Map<bigint, HostedDevice>
+  leaving: Map<bigint, Promise<void>>
   notify: (event: DriverEvent, scope: EventScope) => void
   /** The device cannot go on: it was removed by somebody else, or its worker failed. */
   gone(why: string): void
@@ -211,6 +218,7 @@ class HostedDevice {
   readonly #options: HostedOptions
   readonly #sys = openLibc()
   readonly #steering: Steering | undefined
+  readonly #udp: { gso: boolean; gro: boolean }
   /** Of each worker, closed when all have ended. */
   readonly #descriptors: number[] = []
   /** What wakes a worker: 1, as an eventfd takes it. */
@@ -228,6 +236,7 @@ class HostedDevice {
     this.kind = kind
     this.netns = options.netns
     this.#steering = this.#openSteering()
+    this.#udp = options.host.offload === false ? { gso: false, gro: false } : udpOffloads()
     const wakes = tun.fds.map(() => this.#keep(this.#sys.eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)))
     const inboxes = tun.fds.map(() => this.#openInbox())
     const seed = options.host.random()
@@ -239,6 +248,7 @@ class HostedDevice {
         steering: this.#steering?.map,
         device,
         glueUdp: tun.offloads.uso,
+        trains: this.#udp.gso,
         single: mode === 'p2p',
         seed,
         ifindex: tun.ifindex,
@@ -306,7 +316,10 @@ class HostedDevice {
         if (request.dump) break
         return device.peerGet(request.args.peer.id, request.args.extended ?? false)
       case 'peer-del':
-        return device.peerDel(request.args.peer.id)
+        await device.peerDel(request.args.peer.id)
+        // Acknowledged, the socket is its owner's alone again.
+        await Promise.all(this.#options.leaving.values())
+        return undefined
       case 'key-new':
         return device.keyNew(request.args.keyconf, dialect)
       case 'key-get':
@@ -339,7 +352,11 @@ class HostedDevice {
       netns: Number(netns.split(':')[1]),
       workers: this.#pool.size,
       provider: stats.provider,
-      features: Object.entries({ ...tun.offloads, steering: this.#steering !== undefined })
+      features: Object.entries({
+        ...tun.offloads,
+        ...this.#udp,
+        steering: this.#steering !== undefined,
+      })
         .filter(([, on]) => on)
         .map(([feature]) => feature)
         .join(','),
@@ -364,6 +381,7 @@ class HostedDevice {
   async close(): Promise<void> {
     await this.device.close()
     await this.#pool.stop()
+    await Promise.all(this.#options.leaving.values())
     for (const held of this.#transports.values()) await held.close()
     this.#options.tun.close()
     this.#steering?.close()
@@ -468,6 +486,7 @@ class HostedDevice {
       return {
         stream,
         attach: async () => {
+          await this.#options.leaving.get(found.cookie)
           const owner = this.#options.sockets.get(found.cookie)
           if (owner !== undefined && (owner !== this || stream)) throw notEncapsulated('EBUSY')
           const held =
@@ -491,6 +510,7 @@ class HostedDevice {
     const joined = attempt(() =>
       joinUdp(fd, {
         shards: this.#pool.size,
+        gro: this.#udp.gro,
         steering: { v1: this.kind === 'ovpn' ? 'drop' : 'pass' },
       }),
     )
@@ -538,10 +558,15 @@ class HostedDevice {
     const held = this.#transports.get(transport.id)
     if (held === undefined || --held.users > 0) return
     this.#drop(held)
-    void this.#pool
+    const { leaving } = this.#options
+    const left = this.#pool
       .removeTransport(transport.id)
       .catch(() => undefined)
       .then(() => held.close())
+      .finally(() => {
+        if (leaving.get(held.cookie) === left) leaving.delete(held.cookie)
+      })
+    leaving.set(held.cookie, left)
   }
 
   #drop(held: Held): void {

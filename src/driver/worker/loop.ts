@@ -115,6 +115,7 @@ class Loop {
       sink,
       worker: options.worker,
       single: options.single,
+      trains: options.trains,
       seed: options.seed,
       glueUdp: options.glueUdp,
     })

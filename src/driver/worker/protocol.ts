@@ -20,6 +20,8 @@ export interface WorkerOptions {
   steering: number | undefined
   /** The device takes UDP trains. */
   glueUdp: boolean
+  /** The kernel sends trains of datagrams. */
+  trains: boolean
   /** Point-to-point mode. */
   single: boolean
   /** 32 random bits. */
