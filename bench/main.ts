@@ -148,10 +148,14 @@ function entrantsOf(contender: Contender): Entrant[] {
 }
 
 async function describe({ label, contender, setup }: Entrant): Promise<EntrantInfo> {
-  const info = { label, cipher: setup.cipher, ours: contender === ovpn }
-  const missing = await contender.unavailable({ ...setup, transport: 'udp' })
-  if (missing !== undefined) return { ...info, version: '', missing }
-  return { ...info, version: await contender.version() }
+  const info = { label, cipher: setup.cipher, ours: contender === ovpn, version: '' }
+  try {
+    const missing = await contender.unavailable({ ...setup, transport: 'udp' })
+    if (missing !== undefined) return { ...info, missing }
+    return { ...info, version: await contender.version() }
+  } catch (error) {
+    return { ...info, missing: (error as Error).message }
+  }
 }
 
 async function measureRound(
