@@ -38,6 +38,8 @@ const DEVICE_READS = 32
 /** Calls of recvmmsg per turn. */
 const SOCKET_READS = 4
 const EVENTS = 64
+/** How long a next hop is believed where nobody tells of changes. */
+const ROUTE_LIFE_MS = 1000
 const CONTROL_BYTES = 2 * 65536
 
 interface Socket {
@@ -76,6 +78,8 @@ class Loop {
   readonly #events: number
   readonly #event: number
   readonly #deviceArea: number
+  /** When routes have to be looked up anew; never, where the kernel tells of every change. */
+  #routesOld: Millis
   #now: Millis = performance.now()
   #running = true
 
@@ -121,6 +125,7 @@ class Loop {
     })
     this.#inbox = new Inbox(this.#sys, memory, options.inbox)
     this.#routeWatch = openRouteWatch(this.#sys, options.device)
+    this.#routesOld = this.#routeWatch.complete ? Infinity : this.#now + ROUTE_LIFE_MS
     this.#watch(options.wake, EPOLL.IN, () => this.#messages())
     this.#watch(options.inbox.read, EPOLL.IN, () => this.#handedOver())
     this.#watch(options.device, EPOLL.IN, (events) => this.#device(events))
@@ -132,7 +137,8 @@ class Loop {
   run(): void {
     this.#messages()
     while (this.#running) {
-      const wait = Math.ceil(Math.min(this.#engine.deadline() - performance.now(), 60_000))
+      const wake = Math.min(this.#engine.deadline(), this.#routesOld)
+      const wait = Math.ceil(Math.min(wake - performance.now(), 60_000))
       const { view, base } = this.#memory
       const count = this.#sys.epollWait(this.#epoll, base + this.#events, EVENTS, Math.max(wait, 0))
       this.#now = performance.now()
@@ -140,6 +146,10 @@ class Loop {
         const at = this.#events + EPOLL.eventSize * i
         const fd = view.getInt32(at + EPOLL.eventData, true)
         this.#ready.get(fd)?.(view.getUint32(at, true))
+      }
+      if (this.#routesOld <= this.#now) {
+        this.#engine.routesChanged()
+        this.#routesOld = this.#now + ROUTE_LIFE_MS
       }
       if (this.#engine.deadline() <= this.#now) this.#engine.onDeadline(this.#now)
       if (this.#failed.size > 0) this.#dropFailed()
