@@ -40,7 +40,7 @@ function errnoWords(name: string): string {
  * `<what>: <words of the errno> (<errno>): <reason and attribute>` for a refusal; the plain message for what is no
  * ApiError.
  */
-export function describeError(what: string, error: unknown): string {
+function describeError(what: string, error: unknown): string {
   if (error instanceof ApiError) {
     const { errno, message } = error
     const detail = message === '' || message === errno ? '' : `: ${message}`

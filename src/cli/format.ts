@@ -50,7 +50,7 @@ export function formatDuration(ms: number): string {
   return parts.length === 0 ? '0 seconds' : parts.join(', ')
 }
 
-export function plural(count: number, noun: string): string {
+function plural(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? '' : 's'}`
 }
 
@@ -61,7 +61,7 @@ export function formatEndpoint(address: string, port: number, scope = 0): string
 }
 
 /** Where a peer is; undefined where the driver does not tell (a kernel's does not for TCP). */
-export function peerEndpoint(peer: Partial<Peer>): string | undefined {
+function peerEndpoint(peer: Partial<Peer>): string | undefined {
   const { remoteIpv4, remoteIpv6, remoteIpv6ScopeId, remotePort } = peer
   const address = remoteIpv4 ?? remoteIpv6
   if (address === undefined || remotePort === undefined) return undefined

@@ -1,6 +1,5 @@
 /** The command line: which commands there are, and what becomes of their errors. Also the entry of the single executable. */
 import { Command, CommanderError } from 'commander'
-import packageJson from '../../package.json' with { type: 'json' }
 import { createEnvironment } from './compose.ts'
 import { demoCommand } from './demo.ts'
 import { driverCommand } from './driver.ts'
@@ -11,10 +10,11 @@ import { monitorCommand } from './monitor.ts'
 import { peerCommand } from './peer.ts'
 import { showCommand } from './show.ts'
 import { transferCommand } from './transfer.ts'
+import { VERSION } from './version.ts'
 
 const HELP = `
 A tunnel between two network namespaces, over UDP, as root:
-  ovpn driver &
+  ovpn driver & sleep 1
   ip netns add a; ip netns add b
   ip link add a0 netns a type veth peer name b0 netns b
   for n in a b; do ip -n $n link set lo up; ip -n $n link set \${n}0 up; done
@@ -37,7 +37,7 @@ async function main(args: string[]): Promise<number> {
     .description(
       "OpenVPN data channel offload: the driver in user space, and the tool for it and for the kernel's",
     )
-    .version(packageJson.version)
+    .version(VERSION)
     .addCommand(driverCommand(environment))
     .addCommand(showCommand(environment))
     .addCommand(monitorCommand(environment))

@@ -33,7 +33,7 @@ export function showCommand(environment: Environment): Command {
 }
 
 /** All devices of the namespace, or one, with their peers in the order of their ids. */
-export async function readDevices(driver: Driver, name?: string): Promise<DeviceView[]> {
+async function readDevices(driver: Driver, name?: string): Promise<DeviceView[]> {
   const links =
     name === undefined
       ? await attempt('cannot list the interfaces', () => driver.links())
