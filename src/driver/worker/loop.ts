@@ -130,7 +130,8 @@ class Loop {
     this.#watch(options.inbox.read, EPOLL.IN, () => this.#handedOver())
     this.#watch(options.device, EPOLL.IN, (events) => this.#device(events))
     this.#watch(this.#routeWatch.fd, EPOLL.IN, () => {
-      if (this.#routeWatch.drain().routes) this.#engine.routesChanged()
+      const { routes, overrun } = this.#routeWatch.drain()
+      if (routes || overrun) this.#engine.routesChanged()
     })
   }
 
