@@ -243,17 +243,22 @@ export class Stage implements AsyncDisposable {
 
   /** Asks without a step; says whether it was accepted. */
   async does<C extends CommandName>(command: C, args: ArgsOf<C>): Promise<boolean> {
-    const { port } = this.#theatre
-    const payload = ovpn.encodeRequest({ command, args } as unknown as Request)
-    const seen = await this.#theatre.exchange(port, this.#names.family, 0, payload)
-    await this.#heard(port, 3)
-    return !seen.some((one) => 'errno' in describe(one, this.#names, undefined))
+    return (await this.#refusal(command, args)) === undefined
   }
 
   /** As `does`, where the scenario has no point without it. */
   async must<C extends CommandName>(command: C, args: ArgsOf<C>): Promise<void> {
-    if (await this.does(command, args)) return
-    throw new Error(`${command} was refused: ${JSON.stringify(args)}`)
+    const refusal = await this.#refusal(command, args)
+    if (refusal !== undefined) throw new Error(`${command}: ${JSON.stringify([args, refusal])}`)
+  }
+
+  async #refusal<C extends CommandName>(command: C, args: ArgsOf<C>): Promise<object | undefined> {
+    const { port } = this.#theatre
+    const payload = ovpn.encodeRequest({ command, args } as unknown as Request)
+    const seen = await this.#theatre.exchange(port, this.#names.family, 0, payload)
+    await this.#heard(port, 3)
+    const listed = seen.map((one) => describe(one, this.#names, undefined))
+    return listed.find((one) => 'errno' in one)
   }
 
   async mustPeer(device: Device, peer: PeerNew, ...keys: readonly KeyConf[]): Promise<void> {

@@ -1,11 +1,5 @@
-/**
- * The two drivers under the suite: netlink sockets of the kernel, and channels of the user-space driver in this
- * process, as one interface that asks and waits.
- */
-import { originOfNetns } from '../../../src/cli/origin.ts'
+/** A driver under the suite, as netlink sockets that ask and wait; and the kernel's. Ours is in user-subject.ts. */
 import type { ChannelOption, Protocol } from '../../../src/driver/channel.ts'
-import { NetlinkServer } from '../../../src/driver/server.ts'
-import { DriverHost } from '../../../src/driver/worker/host.ts'
 import { SOL_NETLINK } from '../../../src/platform/layout.ts'
 import { openLibc } from '../../../src/platform/libc.ts'
 import { openNetlink } from '../../../src/platform/netlink.ts'
@@ -27,7 +21,8 @@ export interface Subject {
   close(): Promise<void>
 }
 
-export const sleep = (ms: number): Promise<void> => new Promise<void>((resolve) => setTimeout(resolve, ms))
+export const sleep = (ms: number): Promise<void> =>
+  new Promise<void>((resolve) => setTimeout(resolve, ms))
 
 const OPTIONS: { readonly [O in ChannelOption]?: number } = {
   'add-membership': 1,
@@ -50,47 +45,4 @@ export const kernel: Subject = {
     }
   },
   close: async () => undefined,
-}
-
-export function openUser(): Subject {
-  // Seeds are for jitter alone; the same ones every time.
-  const host = new DriverHost({ log() {}, random: () => 1, allowNone: false })
-  const server = new NetlinkServer(host, { log: (text) => process.stderr.write(`${text}\n`) })
-  return {
-    kind: 'user',
-    open(protocol, netns) {
-      const channel = server.channel(protocol, originOfNetns(netns))
-      const come: Uint8Array[] = []
-      let wake: (() => void) | undefined
-      channel.listen({
-        received(datagram) {
-          come.push(datagram.slice())
-          wake?.()
-        },
-        closed() {},
-      })
-      void channel.setOption('ext-ack', 1)
-      return {
-        send: (datagram) => channel.send(datagram),
-        async next(ms) {
-          if (come.length === 0 && ms > 0) {
-            let timer: ReturnType<typeof setTimeout> | undefined
-            await new Promise<void>((resolve) => {
-              wake = resolve
-              timer = setTimeout(resolve, ms)
-            })
-            clearTimeout(timer)
-            wake = undefined
-          }
-          return come.shift()
-        },
-        setOption: (option, value) => channel.setOption(option, value),
-        close: () => channel.close(),
-      }
-    },
-    async close() {
-      await host.close()
-      server.close()
-    },
-  }
 }

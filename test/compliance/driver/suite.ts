@@ -9,7 +9,7 @@ import { writeSync } from 'node:fs'
 import { openLab } from './lab.ts'
 import { scenarios } from './scenarios/index.ts'
 import { Stage, Theatre } from './stage.ts'
-import { kernel, openUser } from './subject.ts'
+import { kernel } from './subject.ts'
 import type { Transcript } from './transcript.ts'
 
 const [kind, only = ''] = process.argv.slice(2)
@@ -18,7 +18,7 @@ if (kind !== 'kernel' && kind !== 'user') {
   process.exit(2)
 }
 
-const subject = kind === 'kernel' ? kernel : openUser()
+const subject = kind === 'kernel' ? kernel : (await import('./user-subject.ts')).openUser()
 const lab = openLab()
 let transcript: Transcript
 try {
@@ -46,5 +46,7 @@ try {
   await subject.close()
   lab[Symbol.dispose]()
 }
-writeSync(1, JSON.stringify(transcript, undefined, 1))
+const text = Buffer.from(JSON.stringify(transcript, undefined, 1))
+// A pipe takes it in pieces.
+for (let at = 0; at < text.length; ) at += writeSync(1, text, at)
 process.exit(0)
