@@ -5,7 +5,8 @@ import { openTestNetns, withoutNamespaces } from '../../test/namespace.ts'
 import { Requester } from '../driver/channel.ts'
 import { decodeFamily, encodeGetFamily, GENL_ID_CTRL } from '../netlink/control.ts'
 import { type Message, NLM_F } from '../netlink/message.ts'
-import { decodeLink, encodeLink, RTM, RTNLGRP } from '../netlink/route.ts'
+import { decodeLink, encodeLink, RTM } from '../netlink/route.ts'
+import { RTNLGRP_LINK } from '../platform/layout.ts'
 import { inNetns } from '../platform/netns.ts'
 import { ApiError } from '../uapi/errno.ts'
 import { KernelChannel } from './kernel-channel.ts'
@@ -57,7 +58,7 @@ describe('KernelChannel', () => {
     using netns = openTestNetns('cli')
     const requester = new Requester(inNetns(netns.fd, () => new KernelChannel('route')))
     const heard = new Promise<Message>((unasked) => requester.listen({ ...silent, unasked }))
-    await requester.setOption('add-membership', RTNLGRP.LINK)
+    await requester.setOption('add-membership', RTNLGRP_LINK)
     netns.ip('link set lo down')
     const { type, payload } = await heard
     assert.equal(type, RTM.NEWLINK)
