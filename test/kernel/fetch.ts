@@ -1,0 +1,195 @@
+/**
+ * What the tests need of a newer Debian: a kernel that has `ovpn.ko`, and OpenVPN 2.7.
+ *
+ * Owns the download, with the machine's own mirror and apt's own signature check but a private apt
+ * state, and the cache it is unpacked in (`$XDG_CACHE_HOME/ovpn-test`). What is in the cache is used
+ * without asking the network again; to get a newer one, remove the folder. Nothing is installed.
+ * Booting the kernel is vm.ts's.
+ */
+import { execFile } from 'node:child_process'
+import { access, mkdir, mkdtemp, readdir, rename, rm, writeFile } from 'node:fs/promises'
+import { homedir } from 'node:os'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+
+const run = promisify(execFile)
+
+const SUITE = 'sid'
+const KEYRINGS = ['pgp', 'gpg'].map((end) => `/usr/share/keyrings/debian-archive-keyring.${end}`)
+const DOWNLOAD_TIMEOUT_MS = 300_000
+
+/** An unpacked kernel. `modules` is its `/lib/modules/VERSION`, files compressed as packaged. */
+export interface KernelFiles {
+  version: string
+  vmlinuz: string
+  modules: string
+}
+
+/** OpenVPN 2.7; `command` runs it with the C library it was built for, whatever this machine's. */
+export interface OpenvpnFiles {
+  command: string
+}
+
+/** This machine cannot have it; the message says why and is fit as a test's reason to skip. */
+export class Unavailable extends Error {
+  override name = 'Unavailable'
+}
+
+/** The newest kernel of the suite, or the one in the cache. Throws `Unavailable`. */
+export async function fetchKernel(): Promise<KernelFiles> {
+  const root = await cached('kernel', async (apt, into) => {
+    const { stdout } = await apt('apt-cache', 'depends', 'linux-image-amd64')
+    const version = /Depends: linux-image-(\S+)/.exec(stdout)?.[1]
+    if (version === undefined) throw new Unavailable(`no linux-image-amd64 in Debian ${SUITE}`)
+    const packages = ['base', 'binary', 'modules'].map((part) => `linux-${part}-${version}`)
+    await apt('apt-get', '-qq', 'download', ...packages)
+    await unpackAll(into, into)
+  })
+  const parent = join(root, 'usr/lib/modules')
+  const [version] = await readdir(parent)
+  if (version === undefined) throw new Error(`no kernel in ${parent}`)
+  const modules = join(parent, version)
+  return { version, modules, vmlinuz: join(modules, 'vmlinuz') }
+}
+
+/** The suite's OpenVPN with every library it needs, or the one in the cache. Throws `Unavailable`. */
+export async function fetchOpenvpn27(): Promise<OpenvpnFiles> {
+  const root = await cached('openvpn', async (apt, into) => {
+    // The private dpkg status is empty, so this fetches all that it depends on, libc6 included.
+    await apt(
+      'apt-get',
+      '-qq',
+      '--no-install-recommends',
+      '--download-only',
+      '--yes',
+      'install',
+      'openvpn',
+    )
+    await unpackAll(join(into, '.apt/archives'), into)
+    await writeFile(join(into, 'openvpn'), WRAPPER, { mode: 0o755 })
+  })
+  return { command: join(root, 'openvpn') }
+}
+
+const WRAPPER = `#!/bin/sh
+root=$(dirname "$(readlink -f "$0")")
+exec "$root/usr/lib64/ld-linux-x86-64.so.2" --argv0 openvpn \\
+  --library-path "$root/usr/lib/x86_64-linux-gnu" "$root/usr/sbin/openvpn" "$@"
+`
+
+type Apt = (
+  program: 'apt-get' | 'apt-cache',
+  ...args: string[]
+) => Promise<{ stdout: string; stderr: string }>
+
+/** The folder `name` of the cache; `fill` makes it when there is none. */
+async function cached(
+  name: string,
+  fill: (apt: Apt, into: string) => Promise<void>,
+): Promise<string> {
+  const cache = cacheFolder()
+  const target = join(cache, name)
+  if (await exists(target)) return target
+  if (process.platform !== 'linux' || process.arch !== 'x64') {
+    throw new Unavailable(
+      `packages are for x86-64 Linux; this is ${process.platform} ${process.arch}`,
+    )
+  }
+  await mkdir(cache, { recursive: true })
+  const into = await mkdtemp(join(cache, `${name}-`))
+  try {
+    await fill(await privateApt(into), into)
+    await rm(join(into, '.apt'), { recursive: true })
+    // Another process may have been faster; its folder is as good.
+    await rename(into, target).catch((error) => {
+      if (error.code !== 'ENOTEMPTY' && error.code !== 'EEXIST') throw error
+    })
+    return target
+  } catch (error) {
+    if (error instanceof Unavailable || !isCommandFailure(error)) throw error
+    throw new Unavailable(`cannot fetch ${name}: ${error.stderr.trim() || error.message}`, {
+      cause: error,
+    })
+  } finally {
+    await rm(into, { recursive: true, force: true })
+  }
+}
+
+/** Where fetched files and what was learned about this machine are kept. */
+export function cacheFolder(): string {
+  return join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'ovpn-test')
+}
+
+/** apt with an index of `SUITE` only, its state below `into`/.apt, downloads going to `into`. */
+async function privateApt(into: string): Promise<Apt> {
+  const state = join(into, '.apt')
+  for (const folder of ['lists/partial', 'archives/partial']) {
+    await mkdir(join(state, folder), { recursive: true })
+  }
+  await writeFile(join(state, 'status'), '')
+  const options = {
+    'Dir::Etc::SourceList': join(state, 'sources.list'),
+    'Dir::Etc::SourceParts': '/dev/null',
+    'Dir::Etc::PreferencesParts': '/dev/null',
+    'Dir::State': state,
+    'Dir::State::Lists': join(state, 'lists'),
+    'Dir::State::Status': join(state, 'status'),
+    'Dir::Cache': state,
+    'Dir::Cache::Archives': join(state, 'archives'),
+    'APT::Sandbox::User': 'root',
+    'APT::Keep-Downloaded-Packages': 'true',
+    'Acquire::Retries': '2',
+  }
+  const flags = Object.entries(options).flatMap(([name, value]) => ['-o', `${name}=${value}`])
+  const apt: Apt = (program, ...args) =>
+    run(program, [...flags, ...args], {
+      cwd: into,
+      timeout: DOWNLOAD_TIMEOUT_MS,
+      maxBuffer: 1 << 24,
+    })
+  const source = `deb [signed-by=${await keyring()}] ${await mirror()} ${SUITE} main\n`
+  await writeFile(join(state, 'sources.list'), source)
+  await apt('apt-get', '-qq', 'update', '--error-on=any')
+  return apt
+}
+
+/** The mirror this machine has its own Debian packages from. */
+async function mirror(): Promise<string> {
+  const format = '$(LABEL) $(REPO_URI)'
+  const { stdout } = await run('apt-get', ['indextargets', '--format', format]).catch((error) => {
+    if (error.code === 'ENOENT') throw new Unavailable('this machine has no apt')
+    throw error
+  })
+  const lines = stdout.split('\n')
+  // The label is known only once the machine's own lists were fetched.
+  const line =
+    lines.find((text) => text.startsWith('Debian ')) ??
+    lines.find((text) => /\/debian\/?$/.test(text))
+  if (line === undefined)
+    throw new Unavailable('this machine has no Debian mirror among its sources')
+  return line.slice(line.lastIndexOf(' ') + 1)
+}
+
+async function keyring(): Promise<string> {
+  for (const file of KEYRINGS) if (await exists(file)) return file
+  throw new Unavailable('no keyring of the Debian archive on this machine')
+}
+
+async function unpackAll(from: string, into: string): Promise<void> {
+  for (const name of await readdir(from)) {
+    if (!name.endsWith('.deb')) continue
+    await run('dpkg-deb', ['--extract', join(from, name), into])
+    await rm(join(from, name))
+  }
+}
+
+async function exists(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  )
+}
+
+function isCommandFailure(error: unknown): error is Error & { stderr: string } {
+  return error instanceof Error && 'stderr' in error && typeof error.stderr === 'string'
+}
