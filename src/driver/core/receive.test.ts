@@ -257,9 +257,8 @@ describe('Receiver: keys', () => {
   it('the primary goes first where both have one id', () => {
     const made = rig()
     made.engine.installKey(101, 'secondary', keyConfig(KEY_ID), made.now)
-    made.receive(seal(inner), homeOf(1))
-    made.receive(seal(inner), homeOf(1)) // the secondary would find it new
-    assert.equal(made.delivered.length, 1)
+    made.receive(seal(KEEPALIVE_MAGIC, { packetId: 9 }), homeOf(1)) // the secondary would find it new
+    assert.deepEqual(made.engine.stats().drops, [{ reason: 'rx-replay', count: 1 }])
   })
 
   it('a deleted key opens nothing', () => {
@@ -326,6 +325,46 @@ describe('Receiver: where a peer is', () => {
     made.receive(seal(inner), homeOf(1), Endpoint.of('203.0.113.9', 0))
     assert.deepEqual(made.events, [])
     assert.equal(made.snapshot(1).local, '203.0.113.9')
+  })
+
+  it('our address is as given, and given up with the peer’s', () => {
+    const made = rig()
+    const local = { address: '203.0.113.7', port: 0, scope: 0 }
+    made.engine.addPeer(peerConfig(6, { local }), made.now)
+    assert.equal(made.snapshot(6).local, '203.0.113.7')
+    const remote = { address: '192.0.2.66', port: 66, scope: 0 }
+    made.engine.changePeer(106, { remote }, made.now)
+    assert.deepEqual([made.snapshot(6).local, made.snapshot(6).remote], ['::', remote])
+    made.engine.changePeer(106, { remote, local }, made.now)
+    assert.equal(made.snapshot(6).local, '203.0.113.7')
+    assert.deepEqual(made.events, [])
+  })
+
+  it('a new path may take longer trains', () => {
+    const made = rig()
+    const peer = made.engine.peer(101)!
+    const limits = [
+      () => made.receive(seal(inner), ELSEWHERE),
+      () => {
+        const remote = { address: '192.0.2.66', port: 66, scope: 0 }
+        made.engine.changePeer(101, { remote }, made.now)
+      },
+    ].map((move) => {
+      peer.trainLimit = 1300
+      move()
+      return peer.trainLimit
+    })
+    assert.deepEqual(limits, [Infinity, Infinity])
+  })
+
+  it('what a peer sent before it was removed is delivered, and counted', () => {
+    const made = rig()
+    const packet = seal(inner)
+    made.engine.fromLink(made.put(packet), packet.length, homeOf(1), homeOf(9), made.now)
+    assert.equal(made.delivered.length, 0)
+    made.engine.removePeer(101)
+    assert.deepEqual(made.delivered, [plainPiece(inner)])
+    assert.equal(made.engine.stats().rxPackets, 1)
   })
 
   it('a removed peer takes nothing with it', () => {
