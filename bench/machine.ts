@@ -1,6 +1,6 @@
 /** Owns what is said of the machine under a table: whoever compares figures has to know whose they are. */
 import { readFileSync } from 'node:fs'
-import { cpus, release, totalmem } from 'node:os'
+import { cpus, loadavg, release, totalmem } from 'node:os'
 import { run } from './process.ts'
 
 /** Names and values, in the order in which they are printed. */
@@ -11,6 +11,7 @@ export async function describeMachine(): Promise<Record<string, string>> {
     kernel: release(),
     system: system ?? 'unknown',
     CPU: `${processors.length} × ${processors[0]?.model.trim() ?? 'unknown'}`,
+    'load before': loadavg()[0]!.toFixed(2), // others at work make every figure worse, and not all alike
     memory: `${Math.round(totalmem() / 2 ** 30)} GiB`,
     Bun: Bun.version,
     iperf3: (await run(['iperf3', '--version'])).split('\n')[0]!.split(' ')[1] ?? 'unknown',

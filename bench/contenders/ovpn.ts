@@ -39,8 +39,10 @@ export const ovpn: Contender = {
     return help.includes('--workers') ? undefined : 'this driver has one worker'
   },
   async version() {
-    const { version } = openCiphers(createMemory({ bytes: 1 << 20 }), () => performance.now())
-    return `${packageJson.version} (${await revision()}; ${version})`
+    const { name, version } = openCiphers(createMemory({ bytes: 1 << 20 }), () => performance.now())
+    const versions = version.split(', ')
+    const libraries = name.split(', ').map((library, i) => `${library} ${versions[i]}`)
+    return `${packageJson.version} (${[await revision(), ...libraries].join(', ')})`
   },
   async up(topology, options) {
     folder = mkdtempSync(join(tmpdir(), 'ovpn-bench-'))
