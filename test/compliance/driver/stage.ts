@@ -174,7 +174,8 @@ export class Stage implements AsyncDisposable {
     const seen = await this.#theatre.exchange(route, type, flags, payload)
     const answers = seen.map((one) => describe(one, this.#names, undefined))
     const told = (await this.#heard(port)).map((one) => describe(one, this.#names, undefined))
-    this.note(what, { answers, ...(told.length > 0 && { told }) })
+    // Peers go in the order in which the driver keeps them.
+    this.note(what, { answers, ...(told.length > 0 && { told: sorted(told) }) })
   }
 
   /** What the driver says of a link, and what the system does, as a step. */
@@ -310,7 +311,7 @@ export class Stage implements AsyncDisposable {
   async traffic(
     what: string,
     act: () => unknown,
-    { count, extra, ms = QUIET_MS }: { count?: Device; extra?: () => unknown; ms?: number } = {},
+    { count, extra, shape, once = false }: TrafficOptions = {},
   ): Promise<void> {
     await act()
     const { port } = this.#theatre
@@ -322,17 +323,21 @@ export class Stage implements AsyncDisposable {
     }
     let quiet = false
     while (!quiet) {
-      const told = (await this.#heard(port, ms)).map((one) => describe(one, this.#names, undefined))
+      const heard = await this.#heard(port, QUIET_MS)
+      const lines = (socket: Udp) => (shape ? socket.drain().map(shape) : socket.drain())
       const come = [
-        add('told', told),
-        ...[...this.#udp].map(([name, socket]) => add(name, socket.drain())),
+        add(
+          'told',
+          heard.map((one) => describe(one, this.#names, undefined)),
+        ),
+        ...[...this.#udp].map(([name, socket]) => add(name, lines(socket))),
         ...[...this.#devices].map(({ tap }) => add('device', tap.drain())),
       ]
       quiet = !come.includes(true)
     }
     const counters = count && (await this.#counters(count.ifindex))
     this.note(what, {
-      ...seen,
+      ...(once ? firsts(seen) : seen),
       ...(extra && { extra: await extra() }),
       ...(counters && { counters }),
     })
@@ -400,9 +405,28 @@ export class Stage implements AsyncDisposable {
   }
 }
 
+export interface TrafficOptions {
+  /** Whose peers' counters to write down. */
+  readonly count?: Device
+  readonly extra?: () => unknown
+  /** What is kept of a line of a socket. */
+  readonly shape?: (line: string) => string
+  /** Keeps the first thing only that each socket got, and what was told sorted. */
+  readonly once?: boolean
+}
+
+function firsts(seen: Record<string, unknown[]>): Record<string, unknown[]> {
+  const few = Object.entries(seen).map(([name, list]): [string, unknown[]] => [
+    name,
+    name === 'told' ? sorted(list as object[]) : list.slice(0, 1),
+  ])
+  return Object.fromEntries(few)
+}
+
 /** Order of a dump is the driver's own: by the text of its objects, what ends it last. */
 function sorted(listed: readonly object[]): object[] {
-  const isReply = (one: object) => 'kind' in one && one.kind === 'reply'
+  const isReply = (one: object) =>
+    'kind' in one && (one.kind === 'reply' || one.kind === 'notification')
   const replies = listed.filter(isReply)
   const text = (one: object) => JSON.stringify(one)
   return [

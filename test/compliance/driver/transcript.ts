@@ -106,7 +106,8 @@ function describeAttributes(payload: Uint8Array, names: Names): string[] {
       lines.push(`${top.type}${top.nested ? ' nested' : ''}`)
       for (const inner of attributes(top.payload)) {
         const nested = inner.nested ? ' nested' : ''
-        lines.push(`${top.type}.${inner.type}${nested}: ${hex(inner.payload)}`)
+        const value = isEphemeral(inner) ? 'some port' : hex(inner.payload)
+        lines.push(`${top.type}.${inner.type}${nested}: ${value}`)
       }
     }
   }
@@ -114,6 +115,14 @@ function describeAttributes(payload: Uint8Array, names: Names): string[] {
 }
 
 const IFINDEX = 1
+const LOCAL_PORT = 12
+/** Where ports that the system chooses begin. */
+const EPHEMERAL = 32_768
+
+/** Ports that scenarios choose are low. */
+function isEphemeral({ type, payload }: Attribute): boolean {
+  return type === LOCAL_PORT && payload.length === 2 && payload[0]! >= EPHEMERAL >> 8
+}
 
 function linkName({ payload }: Attribute, names: Names): string {
   const index = new DataView(payload.buffer, payload.byteOffset).getUint32(0, true)
@@ -140,6 +149,7 @@ function attempt(decode: () => unknown): unknown {
 function canonical(value: unknown, names: Names): unknown {
   const replace = (key: string, one: unknown) => {
     if (key === 'ifindex') return names.links.get(one as number) ?? one
+    if (key === 'localPort' && (one as number) >= EPHEMERAL) return 'some port'
     return one instanceof Uint8Array ? hex(one) : one
   }
   return value === undefined ? undefined : JSON.parse(JSON.stringify(value, replace))
