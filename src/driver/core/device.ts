@@ -269,7 +269,10 @@ export class Device {
   close(): Promise<void> {
     return this.#alone(async () => {
       this.#closed = true
-      for (const record of [...this.#peers.values()]) await this.#remove(record, 'teardown')
+      for (const record of [...this.#peers.values()]) {
+        // The data path may be what has failed; its peers are gone all the same, and are told.
+        await this.#remove(record, 'teardown').catch(() => undefined)
+      }
     })
   }
 
@@ -384,9 +387,12 @@ export class Device {
   }
 
   async #remove(record: PeerRecord, reason: DelReason, replaced = false): Promise<void> {
-    await this.#path.removePeer(record.handle)
-    // It may have expired while the data path was asked; then that has been told.
-    if (this.#byHandle.get(record.handle) === record) this.#forget(record, reason, replaced)
+    try {
+      await this.#path.removePeer(record.handle)
+    } finally {
+      // It may have expired while the data path was asked; then that has been told.
+      if (this.#byHandle.get(record.handle) === record) this.#forget(record, reason, replaced)
+    }
   }
 
   #forget(record: PeerRecord, reason: DelReason, replaced = false): void {

@@ -163,6 +163,25 @@ export class DriverHost implements Backend {
     } finally {
       openLibc().close(netns)
     }
+    let device: HostedDevice
+    try {
+      device = this.#host(tun, link, caller)
+    } catch (error) {
+      tun.close()
+      throw refusal(error)
+    }
+    this.#devices.add(device)
+    try {
+      const described = await device.describe()
+      this.#options.log(`${tun.name}: created (${kind}, ${mode}, mtu ${mtu})`)
+      return described
+    } catch (error) {
+      await this.#remove(device)
+      throw refusal(error)
+    }
+  }
+
+  #host(tun: Tun, { kind, mode }: LinkNew, caller: Caller): HostedDevice {
     const device = new HostedDevice({
       tun,
       kind,
@@ -179,15 +198,7 @@ export class DriverHost implements Backend {
         void this.#remove(device)
       },
     })
-    this.#devices.add(device)
-    try {
-      const described = await device.describe()
-      this.#options.log(`${tun.name}: created (${kind}, ${mode}, mtu ${mtu})`)
-      return described
-    } catch (error) {
-      await this.#remove(device)
-      throw refusal(error)
-    }
+    return device
   }
 
   async #remove(device: HostedDevice): Promise<void> {
