@@ -228,10 +228,9 @@ export class Capture implements Disposable {
       attempt,
     )
     const address = createBlock(SOCKADDR_LL.size)
-    const index = Number(/^(\d+):/.exec(host.ip(`-o link show ${link}`))?.[1])
     address.view.setUint16(SOCKADDR_LL.family, AF_PACKET, true)
     address.view.setUint16(SOCKADDR_LL.protocol, ETH_P_ALL)
-    address.view.setInt32(SOCKADDR_LL.ifindex, index, true)
+    address.view.setInt32(SOCKADDR_LL.ifindex, host.indexOf(link), true)
     check(os.bind(this.#fd, address.base, SOCKADDR_LL.size), 'bind', attempt)
   }
 

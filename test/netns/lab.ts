@@ -51,6 +51,7 @@ export class Lab {
   /** What the driver said. */
   readonly log: string[] = []
   readonly #part: string
+  readonly #hosts: Host[] = []
   readonly #undo: (() => unknown)[] = []
 
   /** `part` goes into the names of namespaces. */
@@ -72,6 +73,7 @@ export class Lab {
     host.sysctl('net/ipv6/conf/default/addr_gen_mode', 1)
     host.sysctl('net/ipv6/conf/default/router_solicitations', 0)
     await host.client('ovpn')
+    this.#hosts.push(host)
     return host
   }
 
@@ -85,6 +87,17 @@ export class Lab {
       host.ip(`link set ${name} up`)
       for (const pair of addresses) host.addAddress(name, pair[which])
     }
+  }
+
+  /** What the devices of all hosts have dropped, in words. */
+  async drops(): Promise<string[]> {
+    const all = await Promise.all(
+      this.#hosts.map(async (host) => {
+        const links = await (await host.client('ovpn')).links()
+        return links.map(({ name, drops }) => `${host.name} ${name} ${JSON.stringify(drops)}`)
+      }),
+    )
+    return all.flat()
   }
 
   /** Something to be undone at the end, before what was made earlier. */
@@ -103,7 +116,8 @@ export class Lab {
       await near.device({ ...device, addresses: ['10.8.0.1/24', 'fd00:8::1/64'] }),
       await far.device({ ...device, addresses: ['10.8.0.2/24', 'fd00:8::2/64'] }),
     ] as const
-    const sockets = transport === 'udp' ? udpSockets(near, far) : tcpSockets(near, far, outer[0])
+    const sockets =
+      transport === 'udp' ? udpSockets(near, far, options.bind) : tcpSockets(near, far, outer[0])
     const [interval, timeout] = keepalive ?? [0, 0]
     for (const i of [0, 1] as const) {
       const remote = transport === 'udp' ? remoteOf(outer[1 - i]!, sockets[1 - i]!.port) : {}
@@ -113,6 +127,7 @@ export class Lab {
         ...(ids[0] !== ids[1] && { txId: ids[1 - i]! }),
         ...(keepalive && { keepaliveInterval: interval, keepaliveTimeout: timeout }),
         ...remote,
+        ...(options.scopes && { remoteIpv6ScopeId: options.scopes[i] }),
       })
       await ends[i].keyNew(ids[i], { side: i, ...options })
     }
@@ -127,6 +142,50 @@ export class Lab {
       close,
       [Symbol.asyncDispose]: close,
     }
+  }
+
+  /** Makes `client` a peer of `server`, a multi-peer device, over UDP: with a device, and a key at both ends. */
+  async attach(
+    server: Device,
+    socket: { port: number; fd: number },
+    client: Host,
+    options: AttachOptions,
+  ): Promise<Attached> {
+    const { id, clientId = id, vpn, outer, mtu, keepalive } = options
+    const [interval, timeout] = keepalive ?? [0, 0]
+    const alive = keepalive && { keepaliveInterval: interval, keepaliveTimeout: timeout }
+    const device = await client.device({
+      mode: 'p2p',
+      addresses: vpn
+        .filter((address) => address !== undefined)
+        .map((address) => `${address}/${address.includes(':') ? 64 : 24}`),
+      ...(mtu && { mtu }),
+    })
+    const own = client.udp('::')
+    const [vpnIpv4, vpnIpv6] = vpn
+    await server.peerNew({
+      id,
+      socket: socket.fd,
+      vpnIpv4,
+      ...(vpnIpv6 && { vpnIpv6 }),
+      ...(clientId !== id && { txId: clientId }),
+      ...remoteOf(outer[1], own.port),
+      ...alive,
+    })
+    await device.peerNew({
+      id: clientId,
+      socket: own.fd,
+      ...(clientId !== id && { txId: id }),
+      ...remoteOf(outer[0], socket.port),
+      ...alive,
+    })
+    await server.keyNew(id, { side: 0, seed: id })
+    await device.keyNew(clientId, { side: 1, seed: id })
+    const close = async () => {
+      await device.close()
+      own.close()
+    }
+    return { device, socket: own, close, [Symbol.asyncDispose]: close }
   }
 
   async close(): Promise<void> {
@@ -148,6 +207,30 @@ export interface TunnelOptions {
   kind?: LinkKind
   /** Seconds: interval and timeout. */
   keepalive?: [number, number]
+  /** Index of the interface at each end that link-local addresses belong to. */
+  scopes?: [near: number, far: number]
+  /** Address that the UDP sockets are bound to; `::` unless told. */
+  bind?: string
+}
+
+export interface AttachOptions {
+  /** Of the peer at the server; what packets to the server carry. */
+  id: number
+  /** Of the server at the client; the same unless told. */
+  clientId?: number
+  /** VPN addresses of the client: IPv4, and IPv6 if it has one. */
+  vpn: [v4: string, v6?: string]
+  /** Outer addresses. */
+  outer: [server: string, client: string]
+  mtu?: number
+  /** Seconds: interval and timeout. */
+  keepalive?: [number, number]
+}
+
+export interface Attached extends AsyncDisposable {
+  readonly device: Device
+  readonly socket: BoundUdp
+  close(): Promise<void>
 }
 
 export interface Tunnel extends AsyncDisposable {
@@ -164,8 +247,8 @@ interface Socket {
   close(): void
 }
 
-function udpSockets(near: Host, far: Host): [Socket, Socket] {
-  return [near.udp('::'), far.udp('::')]
+function udpSockets(near: Host, far: Host, address = '::'): [Socket, Socket] {
+  return [near.udp(address), far.udp(address)]
 }
 
 /** The two ends of a stream from `far` to the address of `near`. */
@@ -211,6 +294,10 @@ export class Host {
 
   addAddress(link: string, address: string): void {
     this.ip(`addr add ${address} dev ${link}${address.includes(':') ? ' nodad' : ''}`)
+  }
+
+  indexOf(link: string): number {
+    return Number(/^(\d+):/.exec(this.ip(`-o link show ${link}`))?.[1])
   }
 
   sysctl(path: string, value: number): void {
@@ -278,8 +365,8 @@ export class Host {
   }
 
   async ping(target: string, options: PingOptions = {}): Promise<{ sent: number; got: number }> {
-    const { count = 20, interval = 0.01, size, from, seconds = 10, fragment } = options
-    const args = ['-n', '-q', '-c', `${count}`, '-i', `${interval}`, '-w', `${seconds}`]
+    const { count = 20, interval = 0.01, size, from, seconds = 5, fragment } = options
+    const args = ['-n', '-q', '-c', `${count}`, '-i', `${interval}`, '-W', `${seconds}`]
     if (size !== undefined) args.push('-s', String(size))
     if (from !== undefined) args.push('-I', from)
     if (fragment === false) args.push('-M', 'do')
@@ -292,7 +379,9 @@ export class Host {
   /** Pings, and fails when an answer is missing. */
   async reach(target: string, options: PingOptions = {}): Promise<void> {
     const { sent, got } = await this.ping(target, options)
-    assert.equal(got, sent, `answers of ${target}`)
+    if (got === sent) return
+    const drops = await this.lab.drops()
+    assert.fail(`${got} answers of ${target} to ${sent} requests; dropped: ${drops.join('; ')}`)
   }
 }
 
@@ -303,7 +392,7 @@ export interface PingOptions {
   /** Bytes of payload. */
   size?: number
   from?: string
-  /** When to give up. */
+  /** How long to wait for the last answer. */
   seconds?: number
   /** False: the packets may not be fragmented. */
   fragment?: boolean
@@ -353,8 +442,14 @@ export class Device {
     this.name = name
   }
 
-  peerNew(peer: PeerNew): Promise<void> {
-    return this.client.peerNew(this.ifindex, peer)
+  /**
+   * With its peer a point-to-point device gets its carrier, and the kernel throws away what is sent into it until it has
+   * taken note of that, in its own time: waits for it.
+   */
+  async peerNew(peer: PeerNew): Promise<void> {
+    await this.client.peerNew(this.ifindex, peer)
+    const isReady = () => !/ state DOWN /.test(this.host.ip(`-o link show ${this.name}`))
+    await until(`${this.name} to be ready`, isReady)
   }
 
   keyNew(peerId: number, options: KeyOptions): Promise<void> {
@@ -431,7 +526,7 @@ export class Program {
 }
 
 export interface IperfOptions {
-  /** 2 at most. */
+  /** Whole ones, 2 at most; 1 unless told. */
   seconds?: number
   /** Bits per second: UDP instead of TCP. */
   udp?: string
