@@ -17,7 +17,7 @@ import type { Datagram, Wire } from './wire.ts'
 
 const AREA_BYTES = 1 << 17
 
-export interface HostEvents {
+interface HostEvents {
   /** The device got a packet. */
   delivered(bytes: Uint8Array): void
   /** The rest is told to the control channel. */

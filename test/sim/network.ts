@@ -36,7 +36,7 @@ const STAMP_BYTES = 8
 /** A sealed keepalive; every other packet here is longer. */
 const PING_BYTES = 40
 
-export interface Client {
+interface Client {
   number: number
   host: Host
   keyId: number

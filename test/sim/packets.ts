@@ -96,7 +96,7 @@ export function packet(fields: Partial<Packet> = {}): Packet {
 const isV6 = (of: Packet) => of.source.includes(':')
 
 /** Bytes of all headers of a TCP or UDP packet, and of those before TCP's or UDP's. */
-export function headerSizes(of: Packet): { all: number; ip: number } {
+function headerSizes(of: Packet): { all: number; ip: number } {
   const ip = isV6(of) ? 40 + of.extensions.length : 20 + of.ipOptions.length
   return {
     all: ip + (of.protocol === TCP ? 20 + of.tcpOptions.length : of.protocol === UDP ? 8 : 0),
@@ -167,7 +167,7 @@ export function build(of: Packet, partial = false): Uint8Array {
 }
 
 /** One's complement sum, big-endian, folded (RFC 1071). */
-export function onesSum(bytes: Uint8Array, sum = 0): number {
+function onesSum(bytes: Uint8Array, sum = 0): number {
   for (let i = 0; i < bytes.length; i++) sum += i % 2 === 0 ? bytes[i]! << 8 : bytes[i]!
   while (sum > 0xffff) sum = (sum % 0x10000) + Math.floor(sum / 0x10000)
   return sum

@@ -26,7 +26,7 @@ export interface Datagram {
 }
 
 /** Takes what arrives, in memory of its own. */
-export type Receive = (datagram: Datagram) => void
+type Receive = (datagram: Datagram) => void
 
 export class Wire {
   noise: Noise
