@@ -23,7 +23,7 @@ import type { Cipher, Link } from '../uapi/types.ts'
 import { type Environment, randomWord } from './compose.ts'
 import { createDriver, type LocalDriver } from './driver-host.ts'
 import { attempt, CliError } from './errors.ts'
-import { formatBytes, formatRate, formatShow, toJson } from './format.ts'
+import { formatBytes, formatRate, formatShow } from './format.ts'
 import { KEY_FILE_BYTES, keyDirections } from './key-file.ts'
 import { Namespace } from './network.ts'
 import { withExamples } from './options.ts'
@@ -97,7 +97,7 @@ export function demoCommand(environment: Environment): Command {
       }
       const say = options.json ? () => {} : environment.print
       const results = await new Demo(environment, say).run(options.seconds)
-      if (options.json) environment.print(toJson(results, 2))
+      if (options.json) environment.print(JSON.stringify(results, undefined, 2))
       if (results.some(({ intact }) => !intact)) {
         throw new CliError('bytes arrived that were not sent')
       }

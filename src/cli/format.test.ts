@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { json } from '../uapi/dialects/json.ts'
 import type { DriverEvent, Link, Peer } from '../uapi/types.ts'
 import {
+  eventJson,
   formatBytes,
   formatDuration,
   formatEndpoint,
@@ -139,8 +141,11 @@ peer: 1
   })
 
   it('has JSON with all of it, peers in place of their number', () => {
-    const json = JSON.parse(toJson(showJson({ link, peers: [peer] })))
-    assert.deepEqual(json, { ...link, peers: [peer] })
+    const shown = JSON.parse(toJson(showJson({ link, peers: [peer] })))
+    assert.equal(shown['rx-bytes'], link.rxBytes)
+    assert.deepEqual(shown.drops, link.drops)
+    assert.equal(shown.peers.length, 1)
+    assert.deepEqual(json.decodeReply('peer-get', shown.peers[0]), peer)
   })
 })
 
@@ -174,8 +179,12 @@ describe('formatEvent', () => {
   for (const [event, text] of rows) it(text, () => assert.equal(formatEvent(event), text))
 })
 
-describe('toJson', () => {
-  it('writes binary as hexadecimal', () => {
-    assert.equal(toJson({ packet: Uint8Array.of(0, 255) }), '{"packet":"00ff"}')
+describe('eventJson', () => {
+  it('is one line, with the names of the specification and binary as hexadecimal', () => {
+    const packet = { peerId: 1, packet: Uint8Array.of(0, 255) }
+    assert.equal(
+      eventJson({ event: 'packet', ifindex: 7, packet }, { dev: 'ovpn0' }),
+      '{"dev":"ovpn0","event":"packet","ifindex":7,"packet":{"packet":"00ff","peer-id":1}}',
+    )
   })
 })

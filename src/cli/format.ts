@@ -1,4 +1,5 @@
 /** How things are shown: sizes, ages, devices with their peers, events. Pure: the time is passed in. */
+import { type Json, json } from '../uapi/dialects/json.ts'
 import type { DriverEvent, Link, Peer, PeerKey } from '../uapi/types.ts'
 
 /** A device with its peers, as `ovpn show` tells of it. */
@@ -140,16 +141,22 @@ export function formatShow(devices: DeviceView[]): string {
     .join('\n')
 }
 
-/** What `ovpn show --json` prints of a device: the interface's fields, and the peers in place of their number. */
-export function showJson({ link, peers }: DeviceView): object {
-  return { ...link, peers }
+/** What `ovpn show --json` prints of a device: the interface's attributes, and the peers in place of their number. */
+export function showJson({ link, peers }: DeviceView): Json {
+  return {
+    ...(json.encodeReply('link-get', link) as object),
+    peers: peers.map((peer) => json.encodeReply('peer-get', peer)),
+  }
 }
 
-/** JSON text; binary becomes hexadecimal. */
-export function toJson(value: unknown, indent?: number): string {
-  const plain = (_: string, item: unknown) =>
-    item instanceof Uint8Array ? Buffer.from(item).toString('hex') : item
-  return JSON.stringify(value, plain, indent)
+/** JSON text for people, that programs read as well. */
+export function toJson(value: Json): string {
+  return JSON.stringify(value, undefined, 2)
+}
+
+/** JSON of one event on one line, `more` in front. */
+export function eventJson(event: DriverEvent, more: { [name: string]: Json }): string {
+  return JSON.stringify({ ...more, ...(json.encodeEvent(event) as object) })
 }
 
 /** What happened, in words; the device is told apart from it. */

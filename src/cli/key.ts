@@ -1,6 +1,7 @@
 /** `ovpn key`: keys of peers. Key material comes from a file, the environment or standard input, never as an argument. */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { Command, Option } from 'commander'
+import { json } from '../uapi/dialects/json.ts'
 import { keySlot } from '../uapi/spec.ts'
 import type { KeyInfo, Slot } from '../uapi/types.ts'
 import { type CipherChoice, cipher, device, direction, keyId, peerId } from './arguments.ts'
@@ -94,7 +95,9 @@ export function keyCommand(environment: Environment): Command {
           client.keyGet(ifindex, peer, options.slot),
         )
         environment.print(
-          options.json ? toJson(key, 2) : `${key.slot}: ${key.cipherAlg}, id ${key.keyId}`,
+          options.json
+            ? toJson(json.encodeReply('key-get', key))
+            : `${key.slot}: ${key.cipherAlg}, id ${key.keyId}`,
         )
       }),
     )

@@ -1,5 +1,6 @@
 /** `ovpn link`: makes, removes and lists devices. */
 import { Command, Option } from 'commander'
+import { json } from '../uapi/dialects/json.ts'
 import { linkKind, mode } from '../uapi/spec.ts'
 import type { LinkKind, LinkNew, Mode } from '../uapi/types.ts'
 import { device, mtu, newDevice, workers } from './arguments.ts'
@@ -43,7 +44,7 @@ export function linkCommand(environment: Environment): Command {
         const link = await attempt(`cannot make the interface ${name ?? ''}`.trimEnd(), () =>
           driver.linkNew(wanted),
         )
-        environment.print(options.json ? toJson(link, 2) : link.name)
+        environment.print(options.json ? toJson(json.encodeReply('link-get', link)) : link.name)
       }),
     )
 
@@ -68,7 +69,8 @@ export function linkCommand(environment: Environment): Command {
           name === undefined
             ? await attempt('cannot list the interfaces', () => driver.links())
             : [await findLink(driver, name)]
-        if (options.json) environment.print(toJson(links, 2))
+        if (options.json)
+          environment.print(toJson(links.map((link) => json.encodeReply('link-get', link))))
         else if (links.length > 0) environment.print(links.map(formatLink).join('\n').trimEnd())
       }),
     )

@@ -4,7 +4,7 @@ import type { DriverEvent, Link } from '../uapi/types.ts'
 import { device } from './arguments.ts'
 import type { Driver, Environment } from './compose.ts'
 import { attempt } from './errors.ts'
-import { formatEvent, formatTime, toJson } from './format.ts'
+import { eventJson, formatEvent, formatTime } from './format.ts'
 import {
   type DriverOptions,
   findLink,
@@ -52,7 +52,7 @@ async function show(
   const dev = await names.of(event.ifindex)
   environment.print(
     json
-      ? toJson({ time: time.toISOString(), dev, ...event })
+      ? eventJson(event, { time: time.toISOString(), dev })
       : `${formatTime(time)}  ${dev}  ${formatEvent(event)}`,
   )
 }

@@ -4,6 +4,7 @@
  */
 import { Command } from 'commander'
 import type { DriverClient } from '../driver/client.ts'
+import { json } from '../uapi/dialects/json.ts'
 import type { Link, Peer, PeerNew, PeerSet } from '../uapi/types.ts'
 import {
   address,
@@ -114,12 +115,15 @@ export function peerCommand(environment: Environment): Command {
         if (id === undefined) {
           const what = `cannot list the peers of ${name}`
           const peers: Peer[] = await attempt(what, () => client.peers(ifindex, all))
-          if (options.json) environment.print(toJson(peers, 2))
+          if (options.json)
+            environment.print(toJson(peers.map((peer) => json.encodeReply('peer-get', peer))))
           else if (peers.length > 0) environment.print(peers.map(formatPeer).join('\n').trimEnd())
         } else {
           const what = `cannot read peer ${id} of ${name}`
           const peer = await attempt(what, () => client.peerGet(ifindex, id, all))
-          environment.print(options.json ? toJson(peer, 2) : formatPeer(peer).trimEnd())
+          environment.print(
+            options.json ? toJson(json.encodeReply('peer-get', peer)) : formatPeer(peer).trimEnd(),
+          )
         }
       }),
     )
@@ -265,7 +269,7 @@ async function holdPeer(environment: Environment, driver: Driver, held: Held): P
     const hex = Buffer.from(packet).toString('hex')
     environment.print(
       json
-        ? toJson({ time: time.toISOString(), dev: link.name, event: 'control', from, packet: hex })
+        ? JSON.stringify({ time, dev: link.name, event: 'control', from, packet: hex })
         : `${formatTime(time)}  ${from ?? `peer ${id}`}  ${hex}`,
     )
   }

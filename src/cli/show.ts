@@ -21,14 +21,14 @@ export function showCommand(environment: Environment): Command {
       useDriver(environment, options, async (driver) => {
         const devices = await readDevices(driver, name)
         if (options.json) {
-          environment.print(toJson({ driver: driver.kind, devices: devices.map(showJson) }, 2))
+          environment.print(toJson({ driver: driver.kind, devices: devices.map(showJson) }))
         } else if (devices.length > 0) environment.print(formatShow(devices).trimEnd())
       }),
     )
   return withExamples(
     withJson(withDriver(show)),
     'ovpn show',
-    'ovpn show ovpn0 --json | jq ".devices[].peers[].vpnRxBytes"',
+    `ovpn show ovpn0 --json | jq '.devices[].peers[]."vpn-rx-bytes"'`,
   )
 }
 

@@ -11,7 +11,6 @@ import { Command } from 'commander'
 import { type HostPort, hostPort, listenAt } from './arguments.ts'
 import type { Environment } from './compose.ts'
 import { CliError, EXIT } from './errors.ts'
-import { toJson } from './format.ts'
 
 /** What a transfer tells: that it listens, and at its end what it moved. */
 export type TransferLine = { listening: true } | { bytes: number; ms: number; intact: boolean }
@@ -39,7 +38,7 @@ export function transferCommand(environment: Environment): Command {
       process.stdin.on('close', () => process.exit(EXIT.refused)).resume()
       environment.enterNetns(options.netns)
       const block = blockOf(options.seed)
-      const tell = (line: TransferLine) => environment.print(toJson(line))
+      const tell = (line: TransferLine) => environment.print(JSON.stringify(line))
       if (options.send !== undefined) {
         tell(await send(environment, options.send, block, Number(options.seconds) * 1000))
       } else if (options.receive !== undefined) {

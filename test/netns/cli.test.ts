@@ -5,7 +5,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Link, Peer } from '../../src/uapi/types.ts'
+import { json as dialect, type Json } from '../../src/uapi/dialects/json.ts'
+import type { Link } from '../../src/uapi/types.ts'
 import { OVPN, type Running, run, start } from '../command.ts'
 import { openTestNetns, type TestNetns, withoutNamespaces } from '../namespace.ts'
 
@@ -100,11 +101,9 @@ describe('ovpn', { skip: withoutNamespaces }, () => {
     await newKey(3, 'primary')
     await ping(3)
 
-    const shown = await json<{ driver: string; devices: (Link & { peers: Peer[] })[] }>(
-      `show ${near}`,
-    )
+    const shown = await json<{ driver: string; devices: { peers: Json[] }[] }>(`show ${near}`)
     assert.equal(shown.driver, 'user')
-    const peer = shown.devices[0]!.peers[0]!
+    const peer = dialect.decodeReply('peer-get', shown.devices[0]!.peers[0]!)
     assert.equal(peer.id, 7)
     assert.equal(peer.remoteIpv4, '192.0.2.2')
     assert.equal(peer.remotePort, 1195)
@@ -124,7 +123,11 @@ describe('ovpn', { skip: withoutNamespaces }, () => {
     await ok(`key del ovpn0 7 ${near} --slot secondary`)
     assert.match((await ovpn(`key get ovpn0 7 ${near} --slot secondary`)).stderr, /ENOENT/)
     await ok(`peer set ovpn0 7 ${near} --keepalive off`)
-    assert.equal((await json<Peer>(`peer get ovpn0 7 ${near}`)).keepaliveTimeout, 0)
+    assert.equal(
+      dialect.decodeReply('peer-get', await json<Json>(`peer get ovpn0 7 ${near}`))
+        .keepaliveTimeout,
+      0,
+    )
 
     // A control packet reaches the owner of the socket, as text for people and programs.
     const hello = 'printf "\\070hello" > /dev/udp/192.0.2.1/1194'
@@ -136,7 +139,7 @@ describe('ovpn', { skip: withoutNamespaces }, () => {
     assert.equal(await interrupt(monitor), 0)
     const event = JSON.parse(monitor.stdout)
     assert.equal(event.dev, 'ovpn0')
-    assert.deepEqual(event.peer, { id: 7, delReason: 'userspace' })
+    assert.deepEqual(event.peer, { id: 7, 'del-reason': 'userspace' })
     await ok(`link del ovpn0 ${near}`)
     await ok(`link del ovpn0 ${far}`)
     assert.equal((await farPeer.ended).status, 0)
@@ -179,9 +182,9 @@ describe('ovpn', { skip: withoutNamespaces }, () => {
     )
     assert.equal(fromStdin.status, 0, fromStdin.stderr)
     await ping(3)
-    const [peer] = await json<Peer[]>(`peer get near0 ${near}`)
-    assert.equal(peer!.transport, 'tcp')
-    assert.equal(peer!.keepaliveTimeout, 90)
+    const [peer] = await json<Json[]>(`peer get near0 ${near}`)
+    const { transport, keepaliveTimeout } = dialect.decodeReply('peer-get', peer!)
+    assert.deepEqual([transport, keepaliveTimeout], ['tcp', 90])
     await interrupt(nearPeer)
     await interrupt(farPeer)
     await ok(`link del near0 ${near}`)
@@ -201,8 +204,11 @@ describe('ovpn', { skip: withoutNamespaces }, () => {
     )
     assert.equal(taken.status, 1)
     assert.match(taken.stderr, /cannot add peer 3 to ovpn0: address already in use \(EADDRINUSE\)/)
-    const peers = await json<Peer[]>(`peer get ovpn0 ${near}`)
-    const ports = peers.map(({ id, localPort }) => [id, localPort])
+    const peers = await json<Json[]>(`peer get ovpn0 ${near}`)
+    const ports = peers.map((peer) => {
+      const { id, localPort } = dialect.decodeReply('peer-get', peer)
+      return [id, localPort]
+    })
     assert.deepEqual(ports.sort(), [
       [1, 1194],
       [2, 1194],
