@@ -21,10 +21,12 @@ const PURE = [
   'src/driver/core/',
   'src/driver/channel.test.ts',
   'src/driver/client.test.ts',
+  'test/sim/',
 ]
 
 /** Seconds that a file may take, and a single test of it. The first row that fits counts. */
 const LIMITS: [prefix: string, file: number, test: number, why: string][] = [
+  ['test/sim/', 120, 60, 'virtual hours'],
   ...PURE.map((prefix): [string, number, number, string] => [prefix, 60, 30, 'no waiting in them']),
   ['test/kernel/', 420, 300, 'a virtual machine, and the download of its kernel'],
   ['test/interop/', 300, 120, 'sessions of real programs'],
