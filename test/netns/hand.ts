@@ -52,10 +52,10 @@ export class HandUdp implements Disposable {
   readonly fd: number
   readonly port: number
 
-  constructor(host: Host, address: string, port = 0) {
-    const { fd, port: bound } = host.udp(address, port)
+  /** Takes a bound socket over. */
+  constructor({ fd, port }: { fd: number; port: number }) {
     this.fd = fd
-    this.port = bound
+    this.port = port
   }
 
   send(bytes: Uint8Array, to: Place): void {
@@ -168,6 +168,11 @@ export class HandKey {
   }
 
   /** `changes` stand in for what the packet would carry. */
+  /** Packets from now on have ids above this one. */
+  skipTo(packetId: number): void {
+    this.#packetId = packetId
+  }
+
   seal(plaintext: Uint8Array, changes: Partial<DataPacket> = {}): Uint8Array {
     const { cipherKey: key, nonceTail } = keyTo(0, { seed: this.#seed })
     const packetId = changes.packetId ?? ++this.#packetId

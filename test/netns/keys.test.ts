@@ -131,7 +131,7 @@ describe('slots, seen from the wire', { skip: withoutNamespaces }, () => {
     lab.wire(a, b, 'wire0', [['10.9.0.1/24', '10.9.0.2/24']])
     device = await a.device({ mode: 'p2p', addresses: ['10.8.0.1/24'] })
     const socket = a.udp('0.0.0.0')
-    hand = new HandUdp(b, '10.9.0.2')
+    hand = new HandUdp(b.udp('10.9.0.2'))
     lab.defer(() => {
       hand[Symbol.dispose]()
       socket.close()
