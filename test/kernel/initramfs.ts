@@ -44,6 +44,7 @@ while read -r name; do insmod "/modules/$name.ko" || echo "cannot load $name"; d
 
 p9=trans=virtio,version=9p2000.L,msize=512000
 mount -t 9p -o "$p9,ro,cache=loose" root /lower
+for share in /sys/class/bdi/9p*; do echo 4096 > $share/read_ahead_kb; done # Bun starts in 1.4 s, not 2.5
 mount -t tmpfs -o mode=755 upper /upper
 mkdir /upper/data /upper/work
 mount -t overlay -o lowerdir=/lower,upperdir=/upper/data,workdir=/upper/work overlay /new
