@@ -29,14 +29,12 @@ ovpn key new ovpn0 1 -n b $key --direction 1
 ip netns exec a ping -c 3 -W 5 10.8.0.2 > /dev/null
 ovpn key get ovpn0 1 -n a
 ovpn show -n a --json > "$OVPN_OUT/show"
-ovpn show -n b
 status=0; ovpn peer get ovpn0 9 -n a 2> "$OVPN_OUT/refused" || status=$?; echo "status $status"
 kill -INT $a; wait $a
 until [ -s "$OVPN_OUT/monitor" ]; do sleep 0.2; done
 kill -INT $monitor; wait $monitor
 kill -INT $b; wait $b
 ovpn link del ovpn0 -n a
-ovpn link show -n a
 `
 
 describe("the command line on the kernel's driver", { skip }, () => {
@@ -61,7 +59,6 @@ describe("the command line on the kernel's driver", { skip }, () => {
     assert.equal(peer.id, 1)
     assert.equal(peer['remote-ipv4'], '192.0.2.2')
     assert.equal(peer['vpn-rx-packets'], 3)
-    assert.match(result.stdout, /^peer: 1\n {2}endpoint: 192\.0\.2\.1:1194\n/m)
   })
 
   it('prints notifications', () => {
