@@ -17,6 +17,7 @@ export class FakeBackend implements Backend {
   peers: Peer[] = []
   /** Stands in for the answer to a request; undefined leaves it to the fake. */
   answer: ((asked: Asked) => Promise<unknown> | undefined) | undefined
+  lookUp: NonNullable<Backend['lookUp']> = async () => {}
   #listener: (event: DriverEvent, scope: EventScope) => void = () => {}
 
   async request(request: Request, caller: Caller, dialect: DialectName): Promise<unknown> {

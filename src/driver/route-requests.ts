@@ -89,8 +89,9 @@ async function create(asked: LinkMessage, links: LinkRequests): Promise<undefine
   if (!isKind(kind)) throw new ApiError('EOPNOTSUPP', 'Unknown device type')
   const modeName = modes[mode]
   if (modeName === undefined) throw new ApiError('ERANGE', 'integer out of range', 'link.mode')
-  if (name !== undefined && (name === '' || Buffer.byteLength(name) > NAME_MAX)) {
-    throw new ApiError('ERANGE', `a name of 1 to ${NAME_MAX} bytes is needed`, 'link.name')
+  if (name === '') throw new ApiError('EINVAL', 'an empty name', 'link.name')
+  if (name !== undefined && Buffer.byteLength(name) > NAME_MAX) {
+    throw new ApiError('ERANGE', `a name of up to ${NAME_MAX} bytes is needed`, 'link.name')
   }
   if (index || netnsFd !== undefined) {
     throw new ApiError('EOPNOTSUPP', 'a link is made here, under the next free index')
@@ -113,10 +114,11 @@ async function change(
   if ((requestFlags & NLM_F.EXCL) !== 0) {
     throw new ApiError('EEXIST', 'a link of that name or index exists')
   }
-  const { name, kind, mtu, netnsFd, flags = 0, change = 0 } = asked
+  const { name, mode, mtu, netnsFd, flags = 0, change = 0 } = asked
+  if (mode !== undefined) throw new ApiError('EOPNOTSUPP', 'the mode cannot be changed')
+  // A kind alone is passed over, as by the kernel.
   const renamed = name !== undefined && name !== found.name
-  const otherKind = kind !== undefined && kind !== found.kind
-  if (renamed || otherKind || netnsFd !== undefined || (change & ~IFF.UP) !== 0) {
+  if (renamed || netnsFd !== undefined || (change & ~IFF.UP) !== 0) {
     throw new ApiError('EOPNOTSUPP', 'only the MTU and "up" can be changed')
   }
   const changes: LinkChange = {}

@@ -207,6 +207,30 @@ describe('a request', () => {
     })
   }
 
+  // The handler's order (netlink-api 5.3): policy, the interface, what is missing, what does not go together.
+  const index = (value: number) => new Writer(body(4)).u32(1, value)
+  const handled: [payload: Uint8Array, errno: number, offset: number | undefined, why: string][] = [
+    [index(9).u32(99, 0).finish(), 22, 28, 'an unknown attribute, before the interface'],
+    [index(9).finish(), 19, undefined, 'no interface, and no peer in the request'],
+    [index(1).finish(), 22, 20, "somebody else's interface, named in the request"],
+    [index(7).finish(), 22, undefined, 'the peer is missing'],
+  ]
+  for (const [payload, errno, offset, why] of handled) {
+    it(`errno ${errno}: ${why}`, async () => {
+      const { backend, generic } = start()
+      await generic.channel.setOption('ext-ack', 1)
+      const { id } = await generic.family('ovpn')
+      backend.lookUp = async (ifindex) => {
+        if (ifindex === 9) throw new ApiError('ENODEV', 'no interface', 'ifindex')
+        if (ifindex !== 7) throw new ApiError('EINVAL', 'not ours', 'ifindex')
+      }
+      const [[answer]] = (await generic.ask(id, 0, payload)) as [[Message]]
+      const { errno: got, offset: place, missType } = readAnswer(answer)
+      assert.deepEqual([got, place], [errno, offset])
+      assert.equal(missType, why.endsWith('missing') ? 2 : undefined)
+    })
+  }
+
   it('that is none is acknowledged at most', async () => {
     const { backend, generic } = start()
     const { id } = await generic.family('ovpn')
@@ -506,12 +530,12 @@ describe('route requests', () => {
     [RTM.NEWLINK, create, { name: 'a', kind: 'wireguard' }, 95, 'another kind'],
     [RTM.NEWLINK, create, { name: 'a' }, 95, 'no kind'],
     [RTM.NEWLINK, create, { name: 'a'.repeat(16), kind: 'ovpn' }, 34, 'a name too long'],
-    [RTM.NEWLINK, create, { name: '', kind: 'ovpn' }, 34, 'an empty name'],
+    [RTM.NEWLINK, create, { name: '', kind: 'ovpn' }, 22, 'an empty name'],
     [RTM.NEWLINK, create, { name: 'a', kind: 'ovpn', netnsFd: 3 }, 95, 'another namespace'],
     [RTM.NEWLINK, create, { name: 'tun0', kind: 'ovpn' }, 17, 'a name that is taken'],
     [RTM.NEWLINK, create, { index: 7, mtu: 1400 }, 17, 'EXCL for a link that exists'],
     [RTM.NEWLINK, 0, { index: 7, name: 'new' }, 95, 'a new name'],
-    [RTM.NEWLINK, 0, { index: 7, kind: 'ovpn-dco' }, 95, 'a new kind'],
+    [RTM.NEWLINK, 0, { index: 7, kind: 'ovpn', mode: 1 }, 95, 'a mode, even its own'],
     [RTM.NEWLINK, 0, { index: 7, change: IFF.MULTICAST }, 95, 'another flag'],
     [RTM.NEWLINK, 0, { index: 1, mtu: 1400 }, 95, "somebody else's link"],
     [RTM.DELLINK, 0, { name: 'eth0' }, 95, "somebody else's link, to remove"],

@@ -9,6 +9,7 @@
  * after it in the older ones, whose programs would lose it otherwise (netlink-api 2.4).
  */
 import type { Duplex } from 'node:stream'
+import { attributes } from '../netlink/attribute.ts'
 import { answerControl, type Family, GENL_ID_CTRL } from '../netlink/control.ts'
 import {
   ack,
@@ -18,6 +19,7 @@ import {
   message,
   NLM_F,
   NLMSG,
+  NLMSG_HDRLEN,
   readGenericHeader,
   refusal,
 } from '../netlink/message.ts'
@@ -64,6 +66,8 @@ export interface Backend {
   /** All there is to a dump. Rejects with an ApiError. */
   dump(request: Request, caller: Caller, dialect: DialectName): Promise<unknown[]>
   onEvent(listener: (event: DriverEvent, scope: EventScope) => void): void
+  /** Rejects with the ApiError of a request about this interface, were there nothing else wrong with it. */
+  lookUp?(ifindex: number, caller: Caller, dialect: DialectName): Promise<void>
   /** What RTM_NEWLINK changes of a link; without it, nothing can be changed. Rejects with an ApiError. */
   changeLink?(ifindex: number, change: LinkChange, caller: Caller): Promise<void>
 }
@@ -189,8 +193,29 @@ export class NetlinkServer {
       }
       if ((request.flags & NLM_F.ACK) !== 0) port.answer(ack(request))
     } catch (error) {
-      port.answer(refusal(request, this.#complaint(error), port))
+      port.answer(refusal(request, this.#complaint(located(error, request)), port))
     }
+  }
+
+  /** A handler's complaint comes behind those about the interface. */
+  async #decode(
+    request: PortRequest,
+    dialect: Dialect,
+    caller: Caller,
+  ): Promise<Request | ApiError> {
+    try {
+      const decoded = decode(request, dialect, caller.privileged)
+      if (decoded instanceof ApiError) await this.#lookUp(decoded, dialect, caller)
+      return decoded
+    } catch (error) {
+      await this.#lookUp(error, dialect, caller)
+      throw error
+    }
+  }
+
+  async #lookUp(error: unknown, dialect: Dialect, caller: Caller): Promise<void> {
+    if (!(error instanceof ApiError) || error.ifindex === undefined) return
+    await this.#backend.lookUp?.(error.ifindex, caller, dialect.name)
   }
 
   #complaint(error: unknown): Complaint {
@@ -208,8 +233,8 @@ export class NetlinkServer {
     const found = served.find(({ family }) => family.id === request.type)
     if (found === undefined) throw new ApiError('ENOENT', 'no such family')
     checkFlags(request)
-    const decoded = decode(request, found.dialect, client.origin.privileged)
     const caller = this.#caller(client, found.dialect)
+    const decoded = await this.#decode(request, found.dialect, caller)
     if (request.dump) return this.#dump(request, client.port, found, caller, decoded)
     if (decoded instanceof ApiError) throw decoded
     const value = await this.#backend.request(decoded, caller, found.dialect.name)
@@ -233,7 +258,7 @@ export class NetlinkServer {
       const values = await this.#backend.dump(decoded, caller, dialect.name)
       payloads = values.map((value) => dialect.encodeReply(decoded.command, value as Reply))
     } catch (error) {
-      complaint = this.#complaint(error)
+      complaint = this.#complaint(located(error, request))
     }
     await port.answerAll(dump(request, family.id, payloads, complaint, port))
   }
@@ -300,6 +325,26 @@ function encodeEvent({ dialect, family }: Served, event: DriverEvent): Uint8Arra
   const payload = dialect.encodeEvent(event)
   return payload && message({ type: family.id, flags: 0, seq: 0, pid: 0 }, payload)
 }
+
+/** A complaint about the interface says where in the request it is named, as the kernel's does. */
+function located(error: unknown, { payload }: PortRequest): unknown {
+  const isMeant =
+    error instanceof ApiError && error.errno === 'EINVAL' && error.attribute === 'ifindex'
+  if (!isMeant || error.missType !== undefined || error.offset !== undefined) return error
+  let offset: number | undefined
+  try {
+    for (const item of attributes(payload, GENL_HDRLEN, NLMSG_HDRLEN)) {
+      if (item.type === IFINDEX) offset = item.offset
+    }
+  } catch {
+    // Behind what was read nothing counts.
+  }
+  if (offset === undefined) return error
+  return new ApiError(error.errno, error.reason, error.attribute, { offset })
+}
+
+/** Number of the attribute in every dialect. */
+const IFINDEX = 1
 
 /** EINVAL for flags that a generic request cannot have (netlink-api 1.3). */
 function checkFlags({ flags, dump: isDump }: PortRequest): void {

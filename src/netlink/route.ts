@@ -256,7 +256,8 @@ function decodeInfo(info: Attribute, link: Mutable<LinkMessage>, ofPair: boolean
   if (data === undefined) return
   if (isOvpn(link.kind)) {
     for (const attribute of nested(data)) {
-      if (attribute.type === IFLA_OVPN_MODE) link.mode = readU8(attribute)
+      // As the kernel reads it: bytes behind the first do not count, and without one it is out of range.
+      if (attribute.type === IFLA_OVPN_MODE) link.mode = attribute.payload[0] ?? 0xff
     }
   } else if (link.kind === 'veth' && !ofPair) {
     for (const attribute of nested(data)) {

@@ -155,6 +155,7 @@ export const SO_INCOMING_CPU = 49
 export const SO_ATTACH_REUSEPORT_CBPF = 51
 export const SO_COOKIE = 57
 export const SO_PEERPIDFD = 77
+export const SIOCGIFNAME = 0x8910
 export const SIOCGIFMTU = 0x8921
 export const SIOCGIFINDEX = 0x8933
 export const SIOCGSKNS = 0x894c
@@ -174,6 +175,7 @@ export const TCP_INFO = 11
 export const TCP_ESTABLISHED = 1
 
 export const IFF_UP = 1
+export const IFF_MULTICAST = 0x1000
 export const IFF_TUN = 0x0001
 export const IFF_MULTI_QUEUE = 0x0100
 export const IFF_NO_PI = 0x1000

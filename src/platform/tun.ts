@@ -8,6 +8,7 @@ import {
   AF_INET,
   E,
   IFF_MULTI_QUEUE,
+  IFF_MULTICAST,
   IFF_NO_PI,
   IFF_TUN,
   IFF_TUN_EXCL,
@@ -30,6 +31,7 @@ import {
   RTM_NEWLINK,
   SIOCGIFINDEX,
   SIOCGIFMTU,
+  SIOCGIFNAME,
   SOCK_CLOEXEC,
   SOCK_DGRAM,
   TUN_F_CSUM,
@@ -73,6 +75,8 @@ export interface TunOptions {
   offload?: boolean
   /** Whether the device can be used at once; true unless told. */
   carrier?: boolean
+  /** Whether the kernel's own multicast is sent into it; true unless told. */
+  multicast?: boolean
 }
 
 /** Counted by the kernel: `rx` is what was written to a queue, `tx` what was sent into the device. */
@@ -139,7 +143,8 @@ export function openTun(options: TunOptions = {}, os: Syscalls = openLibc()): Tu
       for (const fd of fds) Object.assign(offloads, setOffloads(os, fd))
     }
     if (!carrier) setCarrier(os, first, false)
-    change(os, first, madeAs, elsewhere ? { netns, name, mtu } : { mtu })
+    const { multicast } = options
+    change(os, first, madeAs, elsewhere ? { netns, name, mtu, multicast } : { mtu, multicast })
     const found = inDeviceNetns(os, first, (socket) => identify(os, first, socket))
     return {
       fds,
@@ -226,14 +231,20 @@ function change(
   os: Syscalls,
   fd: number,
   madeAs: string,
-  to: { netns?: number | undefined; name?: string; mtu?: number | undefined },
+  to: {
+    netns?: number | undefined
+    name?: string
+    mtu?: number | undefined
+    multicast?: boolean | undefined
+  },
 ): void {
   const attributes: [number, Uint8Array][] = []
   if (to.netns !== undefined) attributes.push([IFLA_NET_NS_FD, u32(to.netns)])
   if (to.name !== undefined) attributes.push([IFLA_IFNAME, Buffer.from(`${to.name}\0`)])
   if (to.mtu !== undefined) attributes.push([IFLA_MTU, u32(to.mtu)])
-  if (attributes.length === 0) return
+  if (attributes.length === 0 && to.multicast !== false) return
   const header = createBlock(IFINFOMSG.size)
+  if (to.multicast === false) header.view.setUint32(IFINFOMSG.change, IFF_MULTICAST, true)
   const { ifindex } = inDeviceNetns(os, fd, (socket) => identify(os, fd, socket))
   header.view.setInt32(IFINFOMSG.index, ifindex, true)
   using route = openNetlink(NETLINK_ROUTE, {}, os)
@@ -266,6 +277,19 @@ function configure(
     askNetlink(route, message, `cannot change the network device ${device.name}`)
   } finally {
     os.close(netns)
+  }
+}
+
+/** Whether there is a network device of this index in a namespace, the caller's descriptor. @throws OsError */
+export function hasInterface(netns: number, ifindex: number, os: Syscalls = openLibc()): boolean {
+  const open = () => os.socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)
+  const socket = check(inNetns(netns, open, os), 'socket', 'cannot ask about a network device')
+  try {
+    const request = createBlock(IFREQ.size)
+    request.view.setInt32(IFREQ.ifindex, ifindex, true)
+    return os.ioctl(socket, SIOCGIFNAME, request.base) >= 0
+  } finally {
+    os.close(socket)
   }
 }
 

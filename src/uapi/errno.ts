@@ -71,6 +71,8 @@ export interface ErrorDetail {
   missNest?: number
   /** Where the offending attribute starts, counted likewise. */
   offset?: number
+  /** Set where the kernel's handler finds the mistake, which looks this interface up before: ENODEV comes first. */
+  ifindex?: number
 }
 
 /**
@@ -85,6 +87,7 @@ export class ApiError extends Error {
   readonly missType: number | undefined
   readonly missNest: number | undefined
   readonly offset: number | undefined
+  readonly ifindex: number | undefined
 
   constructor(errno: Errno, reason: string, attribute?: string, detail: ErrorDetail = {}) {
     super(attribute === undefined ? reason : `${reason}: ${attribute}`)
@@ -95,6 +98,17 @@ export class ApiError extends Error {
     this.missType = detail.missType
     this.missNest = detail.missNest
     this.offset = detail.offset
+    this.ifindex = detail.ifindex
+  }
+
+  /** The same, as the handler of a request about `ifindex` finds it. */
+  about(ifindex: number): ApiError {
+    const { missType, missNest, offset } = this
+    const detail: ErrorDetail = { ifindex }
+    if (missType !== undefined) detail.missType = missType
+    if (missNest !== undefined) detail.missNest = missNest
+    if (offset !== undefined) detail.offset = offset
+    return new ApiError(this.errno, this.reason, this.attribute, detail)
   }
 
   /** What an error reply says; a number that is not in the table becomes EPROTO, told in the text. */

@@ -13,8 +13,8 @@
  * - `key-new`: `decodeRequest` → device → peer exists (ENOENT) → `checkKeyLengths`
  * - all others: `decodeRequest` → device → peer exists (ENOENT)
  *
- * Where one request is wrong in two ways, the kernel looks for the device before it looks for missing attributes;
- * here it is the other way round.
+ * The kernel looks for the device once the policy is met, before it finds anything missing: such errors carry the
+ * `ifindex` for the server to look at first.
  */
 import { attributes, type Attribute as Item, NetlinkError, nested } from '../netlink/attribute.ts'
 import { formatIp, isMapped, isUnspecified, parseIp, unmapped } from './address.ts'
@@ -125,14 +125,25 @@ export function parse(
   policy: Policy,
   headerBytes: number,
 ): Values {
-  const { values, missing } = run(attributes(message, start, headerBytes), whole, policy, '')
+  const { values, missing } = parsePolicy(message, start, whole, policy, headerBytes)
   if (missing !== undefined) throw missing
   return values
 }
 
-interface Run {
-  values: Values
-  missing: ApiError | undefined
+/** As `parse`, but gives what is missing back beside what is there: the kernel finds it out later. */
+export function parsePolicy(
+  message: Uint8Array,
+  start: number,
+  whole: Table,
+  policy: Policy,
+  headerBytes: number,
+): Run {
+  return run(attributes(message, start, headerBytes), whole, policy, '')
+}
+
+export interface Run {
+  readonly values: Values
+  readonly missing: ApiError | undefined
 }
 
 function run(
@@ -197,9 +208,8 @@ function* tolerate(items: Iterable<Item>, forgiving: boolean): Generator<Item> {
   } catch (error) {
     if (!(error instanceof NetlinkError)) throw error
     if (forgiving) return
-    throw new ApiError('EINVAL', 'trailing bytes or a bad attribute length', undefined, {
-      offset: error.offset,
-    })
+    // The kernel names no place here.
+    throw new ApiError('EINVAL', 'trailing bytes or a bad attribute length')
   }
 }
 
@@ -385,7 +395,7 @@ export function peerForMode<P extends PeerNew | PeerSet>(
   return kept
 }
 
-/** Loopback, multicast, broadcast, IPv4-compatible and IPv4-mapped: no peer can have these inside the tunnel. */
+/** EADDRNOTAVAIL: no peer can be loopback, multicast, broadcast, IPv4-compatible or IPv4-mapped inside the tunnel. */
 function refuseUnusable(address: string | undefined, name: string): void {
   if (address === undefined || isUnspecified(address)) return
   const bytes = parseIp(address)!
@@ -395,7 +405,7 @@ function refuseUnusable(address: string | undefined, name: string): void {
       ? bytes[0] === 127 || (bytes[0]! >= 224 && bytes[0]! <= 239) || address === '255.255.255.255'
       : bytes[0] === 0xff ||
         (v6in4 && bytes[10] === bytes[11] && (bytes[10] === 0 || bytes[10] === 0xff))
-  if (unusable) throw new ApiError('EINVAL', 'not an address a peer can have', name)
+  if (unusable) throw new ApiError('EADDRNOTAVAIL', 'not an address a peer can have', name)
 }
 
 /**

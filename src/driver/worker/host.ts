@@ -17,7 +17,7 @@ import { openLibc } from '../../platform/libc.ts'
 import { blockOf, createBlock } from '../../platform/memory.ts'
 import { openSteering, type Steering } from '../../platform/steering.ts'
 import { takeTcp } from '../../platform/tcp.ts'
-import { openTun, type Tun } from '../../platform/tun.ts'
+import { hasInterface, openTun, type Tun } from '../../platform/tun.ts'
 import { inspectSocket, joinUdp, udpOffloads } from '../../platform/udp.ts'
 import { ApiError } from '../../uapi/errno.ts'
 import type {
@@ -114,6 +114,10 @@ export class DriverHost implements Backend {
     throw new ApiError('EOPNOTSUPP', `${request.command} cannot be asked of all`)
   }
 
+  async lookUp(ifindex: number, caller: Caller, dialect: DialectName): Promise<void> {
+    this.#device(ifindex, caller, dialect)
+  }
+
   async changeLink(ifindex: number, change: LinkChange, caller: Caller): Promise<void> {
     this.#find(ifindex, caller).change(change)
   }
@@ -130,13 +134,16 @@ export class DriverHost implements Backend {
     throw new ApiError('ENODEV', 'ifindex does not match any interface', 'ifindex')
   }
 
-  /** The device, if it is of the kind that the dialect speaks of. */
+  /** The device, if it is of the kind that the dialect speaks of. ENODEV is fatal to OpenVPN: it is said of no other's. */
   #device(ifindex: number, caller: Caller, dialect: DialectName): HostedDevice {
-    const device = this.#find(ifindex, caller)
-    if ((device.kind === 'ovpn') !== (dialect === 'ovpn')) {
-      throw new ApiError('EINVAL', `specified interface is not ${dialect}`, 'ifindex')
+    let device: HostedDevice | undefined
+    try {
+      device = this.#find(ifindex, caller)
+    } catch (error) {
+      if (!isOthers(ifindex, caller)) throw error
     }
-    return device
+    if (device !== undefined && (device.kind === 'ovpn') === (dialect === 'ovpn')) return device
+    throw new ApiError('EINVAL', `specified interface is not ${dialect}`, 'ifindex')
   }
 
   async #create(link: LinkNew, caller: Caller): Promise<Link> {
@@ -156,6 +163,7 @@ export class DriverHost implements Backend {
         queues: workers,
         offload: this.#options.offload ?? true,
         carrier: kind !== 'ovpn' || mode !== 'p2p',
+        multicast: kind !== 'ovpn',
         ...(link.name === undefined ? {} : { name: link.name }),
       })
     } catch (error) {
@@ -589,6 +597,16 @@ class HostedDevice {
 function checkMtu(mtu: number, kind: LinkKind): void {
   if (mtu >= MIN_MTU && mtu <= MAX_MTU[kind]) return
   throw new ApiError('EINVAL', `mtu ${mtu} is not in ${MIN_MTU}..${MAX_MTU[kind]}`, 'link.mtu')
+}
+
+/** Whether it is an interface, though none of this driver's. */
+function isOthers(ifindex: number, caller: Caller): boolean {
+  const netns = caller.openNetns()
+  try {
+    return hasInterface(netns, ifindex)
+  } finally {
+    openLibc().close(netns)
+  }
 }
 
 function notEncapsulated(code: string): ApiError {

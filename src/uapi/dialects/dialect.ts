@@ -37,6 +37,7 @@ import {
   type Field,
   type Policy,
   parse,
+  parsePolicy,
   select,
   type Table,
   table,
@@ -256,8 +257,8 @@ export function createDialect(declaration: Declaration): Dialect {
           `no command ${header.command}${dump ? ' as dump' : ''} in ${name}`,
         )
       }
-      const values = parse(genl, GENL_HDRLEN, form.table, policy, NLMSG_HDRLEN)
-      const args = form.fromWire?.(values) ?? values
+      const { values, missing } = parsePolicy(genl, GENL_HDRLEN, form.table, policy, NLMSG_HDRLEN)
+      const args = handled(values, missing, form)
       // The form's tables are the specification's, from which the type of the arguments comes.
       return (dump ? { command, args, dump } : { command, args }) as unknown as Request
     },
@@ -295,6 +296,18 @@ export function createDialect(declaration: Declaration): Dialect {
       const { form } = declaration.events[event]!
       return { event, ...read(genl, form) } as unknown as DriverEvent
     },
+  }
+}
+
+/** What a handler makes of a request that has met the policy; what it refuses says which interface it looked up. */
+function handled(values: Values, missing: ApiError | undefined, form: Form): Values {
+  try {
+    if (missing !== undefined) throw missing
+    return form.fromWire?.(values) ?? values
+  } catch (error) {
+    const { ifindex } = values
+    if (!(error instanceof ApiError) || typeof ifindex !== 'number') throw error
+    throw error.about(ifindex)
   }
 }
 

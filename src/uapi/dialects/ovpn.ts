@@ -2,9 +2,11 @@
  * Dialect C, the generic-netlink family `ovpn` of Linux 6.16 and later, which OpenVPN 2.7 speaks: the specification's
  * own numbers, widths and nests. Source: include/uapi/linux/ovpn.h, drivers/net/ovpn/netlink.c, netlink-api 5.
  */
+import { ApiError } from '../errno.ts'
 import {
   type Command,
   commands,
+  EXTENSION_BASE,
   keyconf,
   keydir,
   type Message,
@@ -14,7 +16,7 @@ import {
   top,
 } from '../spec.ts'
 import type { CommandName, KeyConf, PeerNew } from '../types.ts'
-import { checkCipher, checkPeer, table, type Values } from '../validate.ts'
+import { camel, checkCipher, checkPeer, select, table, type Values } from '../validate.ts'
 import {
   createDialect,
   EOF_NUMBER,
@@ -145,7 +147,36 @@ const peerOrder = [
   'drops',
 ]
 
-const peerGet = wired('peer-get', 3)
+/**
+ * A command that reads: the kernel's policy lets `others` pass, and its handler refuses them afterwards.
+ * Source: netlink-api 5.2.
+ */
+function reading(wired: Wired, nest: 'peer' | 'keyconf', others: readonly string[]): Wired {
+  const { table: plain, inner: needed = [] } = wired.do!
+  const { required, fields } = plain
+  const optional = fields.map(({ name }) => name).filter((name) => !required.includes(name))
+  const inner = select(tables[nest], needed, others)
+  const known = needed.map(camel)
+  return {
+    ...wired,
+    do: {
+      ...wired.do!,
+      table: select(whole, required, optional, { [nest]: inner }),
+      fromWire(values) {
+        const extra = Object.keys(values[nest] as Values).find((key) => !known.includes(key))
+        if (extra === undefined) return values
+        throw new ApiError('EINVAL', 'unexpected attribute', `${nest}.${extra}`)
+      },
+    },
+  }
+}
+
+/** All of the kernel's attributes of a peer but its id. */
+const peerOthers = peerTable.fields
+  .filter(({ name, number }) => name !== 'id' && number < EXTENSION_BASE)
+  .map(({ name }) => name)
+
+const peerGet = reading(wired('peer-get', 3), 'peer', peerOthers)
 const relay = packetCommands(whole, packetTable, { register: 67, packet: 68 })
 
 export const ovpn = createDialect({
@@ -159,7 +190,7 @@ export const ovpn = createDialect({
     'peer-get': { ...peerGet, reply: { ...peerGet.reply!, inner: peerOrder } },
     'peer-del': wired('peer-del', 4),
     'key-new': checked('key-new', 6),
-    'key-get': wired('key-get', 7),
+    'key-get': reading(wired('key-get', 7), 'keyconf', ['key-id', 'cipher-alg']),
     'key-swap': wired('key-swap', 8),
     'key-del': wired('key-del', 10),
     ...linkCommands,
