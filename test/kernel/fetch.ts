@@ -107,9 +107,12 @@ async function cached(
     return target
   } catch (error) {
     if (error instanceof Unavailable || !isCommandFailure(error)) throw error
-    throw new Unavailable(`cannot fetch ${name}: ${error.stderr.trim() || error.message}`, {
-      cause: error,
-    })
+    throw new Unavailable(
+      `cannot fetch ${name}: ${error.stderr.split('\n', 1)[0] || error.message}`,
+      {
+        cause: error,
+      },
+    )
   } finally {
     await rm(into, { recursive: true, force: true })
   }
