@@ -6,7 +6,7 @@ import { X509Certificate } from 'node:crypto'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fetchDebian } from '../debian.ts'
+import { fetchPackage } from '../../test/kernel/fetch.ts'
 import { type Running, run, until } from '../process.ts'
 import { type End, reaches, startInside, type Topology } from '../topology.ts'
 import {
@@ -27,7 +27,7 @@ export const openvpn26 = contender('openvpn 2.6', '2.6', async () => {
 
 /** Debian's newest, unpacked beside. */
 export const openvpn27 = contender('openvpn 2.7', '2.7', async () => {
-  return (await fetchDebian('openvpn')).run('/usr/sbin/openvpn')
+  return (await fetchPackage('openvpn')).run('/usr/sbin/openvpn')
 })
 
 /** `series`: what the program's version has to begin with, so that a figure never bears the wrong name. */

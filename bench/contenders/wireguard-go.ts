@@ -5,7 +5,7 @@
 import { generateKeyPairSync, type KeyObject } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { connect } from 'node:net'
-import { fetchDebian } from '../debian.ts'
+import { fetchPackage } from '../../test/kernel/fetch.ts'
 import { type Running, run, until } from '../process.ts'
 import { type End, reaches, startInside, type Topology } from '../topology.ts'
 import { type Contender, FAR_VPN, NEAR_VPN, TUNNEL_MTU, TUNNEL_PORT } from './contender.ts'
@@ -18,16 +18,16 @@ export const wireguardGo: Contender = {
   transports: ['udp'],
   workers: [],
   async unavailable() {
-    return fetchDebian('wireguard-go').then(
+    return fetchPackage('wireguard-go').then(
       () => undefined,
       (error: Error) => error.message,
     )
   },
   async version() {
-    return (await fetchDebian('wireguard-go')).version
+    return (await fetchPackage('wireguard-go')).version
   },
   async up(topology: Topology) {
-    const { run: program } = await fetchDebian('wireguard-go')
+    const { run: program } = await fetchPackage('wireguard-go')
     const near = keyPair()
     const far = keyPair()
     await setUp(program('/usr/bin/wireguard-go'), 'a', topology.near, near, NEAR_VPN, {

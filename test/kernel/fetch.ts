@@ -1,5 +1,5 @@
 /**
- * What the tests need of a newer Debian: a kernel that has `ovpn.ko`, and OpenVPN 2.7.
+ * What tests and benchmarks need of a newer Debian: a kernel that has `ovpn.ko`, and programs such as OpenVPN 2.7.
  *
  * Owns the download, with the machine's own mirror and apt's own signature check but a private apt
  * state, and the cache it is unpacked in (`$XDG_CACHE_HOME/ovpn-test`). What is in the cache is used
@@ -7,7 +7,7 @@
  * Booting the kernel is vm.ts's.
  */
 import { execFile } from 'node:child_process'
-import { access, mkdir, mkdtemp, readdir, rename, rm, writeFile } from 'node:fs/promises'
+import { access, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -52,9 +52,32 @@ export async function fetchKernel(): Promise<KernelFiles> {
   return { version, modules, vmlinuz: join(modules, 'vmlinuz') }
 }
 
+/** A package of the suite with all that it depends on. */
+export interface DebianPackage {
+  version: string
+  /** How a program of it is run, with the libraries it was built for: `path` is where it would be installed. */
+  run(path: string): string[]
+}
+
+/** The newest of a package, or the one in the cache. Throws `Unavailable`. */
+export async function fetchPackage(name: string): Promise<DebianPackage> {
+  const root = await fetchTree(name)
+  return {
+    version: (await readFile(join(root, VERSION_FILE), 'utf8')).trim(),
+    run: (path) => [join(root, LOADER), '--library-path', join(root, LIBRARIES), join(root, path)],
+  }
+}
+
 /** The suite's OpenVPN with every library it needs, or the one in the cache. Throws `Unavailable`. */
 export async function fetchOpenvpn27(): Promise<OpenvpnFiles> {
-  const root = await cached('openvpn', async (apt, into) => {
+  const command = join(await fetchTree('openvpn'), 'openvpn')
+  if (!(await exists(command))) await writeFile(command, WRAPPER, { mode: 0o755 })
+  return { command }
+}
+
+/** A package and all it depends on, unpacked. */
+function fetchTree(name: string): Promise<string> {
+  return cached(`package-${name}`, async (apt, into) => {
     // The private dpkg status is empty, so this fetches all that it depends on, libc6 included.
     await apt(
       'apt-get',
@@ -63,18 +86,24 @@ export async function fetchOpenvpn27(): Promise<OpenvpnFiles> {
       '--download-only',
       '--yes',
       'install',
-      'openvpn',
+      name,
     )
-    await unpackAll(join(into, '.apt/archives'), into)
-    await writeFile(join(into, 'openvpn'), WRAPPER, { mode: 0o755 })
+    const archives = join(into, '.apt/archives')
+    const own = (await readdir(archives)).find((file) => file.startsWith(`${name}_`))
+    if (own === undefined) throw new Unavailable(`no package ${name} in Debian ${SUITE}`)
+    await writeFile(join(into, VERSION_FILE), decodeURIComponent(own.split('_')[1]!))
+    await unpackAll(archives, into)
   })
-  return { command: join(root, 'openvpn') }
 }
+
+const VERSION_FILE = 'debian-version'
+const LOADER = 'usr/lib64/ld-linux-x86-64.so.2'
+const LIBRARIES = 'usr/lib/x86_64-linux-gnu'
 
 const WRAPPER = `#!/bin/sh
 root=$(dirname "$(readlink -f "$0")")
-exec "$root/usr/lib64/ld-linux-x86-64.so.2" --argv0 openvpn \\
-  --library-path "$root/usr/lib/x86_64-linux-gnu" "$root/usr/sbin/openvpn" "$@"
+exec "$root/${LOADER}" --argv0 openvpn \\
+  --library-path "$root/${LIBRARIES}" "$root/usr/sbin/openvpn" "$@"
 `
 
 type Apt = (

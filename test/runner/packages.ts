@@ -25,8 +25,6 @@ const needs: Need[] = [
   { package: 'openvpn', command: 'openvpn', why: 'the stock peer' },
   { package: 'qemu-system-x86', command: 'qemu-system-x86_64', why: "the kernel's own driver" },
   { package: 'busybox-static', command: 'busybox', why: "the virtual machine's first program" },
-  { package: 'cpio', command: 'cpio', why: "the virtual machine's first file system" },
-  { package: 'zstd', command: 'zstd', why: "the kernel's modules are packed with it" },
 ]
 
 /** Installs what is missing, or says what cannot be: the tests that want it then skip and say so too. */
