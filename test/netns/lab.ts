@@ -110,35 +110,28 @@ export class Lab {
    * and fd00:8::2 in `far`.
    */
   async tunnel(near: Host, far: Host, options: TunnelOptions): Promise<Tunnel> {
-    const { ids = [1, 1], outer, transport = 'udp', kind = 'ovpn', keepalive } = options
-    const device = { mode: 'p2p' as const, kind, ...(options.mtu && { mtu: options.mtu }) }
+    const { outer, transport = 'udp', kind = 'ovpn', mtu, bind } = options
+    const device = { mode: 'p2p' as const, kind, ...(mtu && { mtu }) }
     const ends = [
       await near.device({ ...device, addresses: ['10.8.0.1/24', 'fd00:8::1/64'] }),
       await far.device({ ...device, addresses: ['10.8.0.2/24', 'fd00:8::2/64'] }),
     ] as const
     const sockets =
-      transport === 'udp' ? udpSockets(near, far, options.bind) : tcpSockets(near, far, outer[0])
-    const [interval, timeout] = keepalive ?? [0, 0]
-    for (const i of [0, 1] as const) {
-      const remote = transport === 'udp' ? remoteOf(outer[1 - i]!, sockets[1 - i]!.port) : {}
-      await ends[i].peerNew({
-        id: ids[i],
-        socket: sockets[i].fd,
-        ...(ids[0] !== ids[1] && { txId: ids[1 - i]! }),
-        ...(keepalive && { keepaliveInterval: interval, keepaliveTimeout: timeout }),
-        ...remote,
-        ...(options.scopes && { remoteIpv6ScopeId: options.scopes[i] }),
-      })
-      await ends[i].keyNew(ids[i], { side: i, ...options })
-    }
+      transport === 'udp' ? udpSockets(near, far, bind) : tcpSockets(near, far, outer[0])
     const close = async () => {
       for (const end of ends) await end.close()
       for (const socket of sockets) socket.close()
     }
+    try {
+      await addPeers(ends, sockets, options)
+    } catch (error) {
+      await close()
+      throw error
+    }
     return {
       near: ends[0],
       far: ends[1],
-      sockets: sockets.map(({ fd }) => fd) as [number, number],
+      sockets: [sockets[0].fd, sockets[1].fd],
       close,
       [Symbol.asyncDispose]: close,
     }
@@ -239,6 +232,27 @@ export interface Tunnel extends AsyncDisposable {
   /** Descriptors of the transport's two ends. */
   readonly sockets: [near: number, far: number]
   close(): Promise<void>
+}
+
+/** Makes two ends the peers of each other, with a key. */
+async function addPeers(
+  ends: readonly [Device, Device],
+  sockets: readonly [Socket, Socket],
+  options: TunnelOptions,
+): Promise<void> {
+  const { ids = [1, 1], outer, transport = 'udp', keepalive, scopes } = options
+  const [interval, timeout] = keepalive ?? [0, 0]
+  for (const i of [0, 1] as const) {
+    await ends[i].peerNew({
+      id: ids[i],
+      socket: sockets[i].fd,
+      ...(ids[0] !== ids[1] && { txId: ids[1 - i]! }),
+      ...(keepalive && { keepaliveInterval: interval, keepaliveTimeout: timeout }),
+      ...(transport === 'udp' && remoteOf(outer[1 - i]!, sockets[1 - i]!.port)),
+      ...(scopes && { remoteIpv6ScopeId: scopes[i] }),
+    })
+    await ends[i].keyNew(ids[i], { side: i, ...options })
+  }
 }
 
 interface Socket {

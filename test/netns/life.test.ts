@@ -37,6 +37,7 @@ describe('lives of peers and devices', { skip: withoutNamespaces }, () => {
     b.addAddress('wire0', '10.9.0.3/24')
     await b.reach('10.8.0.1')
     await a.reach('10.8.0.2')
+    await until('word of the move', () => a.heard('peer-float-ntf').length > heard)
     const floats = a.heard('peer-float-ntf').slice(heard)
     assert.deepEqual(
       floats.map(({ ifindex, peer }) => ({ ifindex, peer })),
@@ -84,6 +85,7 @@ describe('lives of peers and devices', { skip: withoutNamespaces }, () => {
       port: socket.port,
     })
     await v4.find('an answer at the old place', (bytes) => key.answer(bytes, 4))
+    await until('word of both moves', () => a.heard('peer-float-ntf').length >= heard + 2)
     const floats = a.heard('peer-float-ntf').slice(heard)
     assert.deepEqual(
       floats.map(({ peer }) => peer.remoteIpv6 ?? peer.remoteIpv4),
@@ -129,6 +131,7 @@ describe('lives of peers and devices', { skip: withoutNamespaces }, () => {
       await end.keyNew(2, { side: i, seed: 9 })
     }
     await a.reach('10.8.0.2')
+    await until('word of its end', () => near.lost().length > 0)
     assert.deepEqual(near.lost(), [[1, 'teardown']])
     assert.equal((await near.link()).peers, 1)
   })
@@ -150,6 +153,7 @@ describe('lives of peers and devices', { skip: withoutNamespaces }, () => {
     }
     await flood.kill()
     await until('near to be ready', () => !/ state DOWN /.test(a.ip('-o link show ovpn0')))
+    await until('word of each end', () => near.lost().length >= 20)
     assert.equal(near.lost().length, 20)
     assert.ok(near.lost().every(([, reason]) => reason === 'userspace'))
     // Its new life began with packet id 1, which the other end has seen: a key has but one life.
