@@ -19,6 +19,8 @@ export interface Deliberate {
   readonly step: RegExp
   /** Places in them. */
   readonly place: RegExp
+  /** Values there; any unless told. */
+  readonly when?: (kernel: unknown, user: unknown) => boolean
   readonly reason: string
 }
 
@@ -57,8 +59,10 @@ export function compare(
 ): Comparison {
   const ours = new Map(user.steps.map((step) => [step.name, step]))
   const used = new Set<Deliberate>()
-  const isMeant = ({ step, place }: Difference) => {
-    const entries = deliberate.filter((one) => one.step.test(step) && one.place.test(place))
+  const isMeant = ({ step, place, kernel, user }: Difference) => {
+    const entries = deliberate.filter(
+      (one) => one.step.test(step) && one.place.test(place) && (one.when?.(kernel, user) ?? true),
+    )
     for (const entry of entries) used.add(entry)
     return entries.length > 0
   }

@@ -6,17 +6,20 @@ import { check } from '../../../src/platform/error.ts'
 import {
   E,
   IOVEC,
+  IPPROTO_TCP,
   MSG_DONTWAIT,
   MSG_NOSIGNAL,
   MSGHDR,
   SOCK_CLOEXEC,
   SOCK_DGRAM,
   SOCK_NONBLOCK,
+  TCP_NODELAY,
 } from '../../../src/platform/layout.ts'
 import { openLibc } from '../../../src/platform/libc.ts'
 import { createBlock } from '../../../src/platform/memory.ts'
 import { inNetns } from '../../../src/platform/netns.ts'
 import { decodeAddress, encodeAddress } from '../../../src/platform/sockaddr.ts'
+import { setOption } from '../../../src/platform/sockopt.ts'
 import { openUdp } from '../../../src/platform/udp.ts'
 
 const AF_PACKET = 17
@@ -122,6 +125,7 @@ export class Stream {
 
   constructor(fd: number) {
     this.fd = fd
+    setOption(os, fd, IPPROTO_TCP, TCP_NODELAY, 1, 'cannot set up a stream')
   }
 
   /** @returns bytes taken, or -errno */

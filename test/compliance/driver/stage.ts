@@ -323,7 +323,8 @@ export class Stage implements AsyncDisposable {
     }
     let quiet = false
     while (!quiet) {
-      const heard = await this.#heard(port, QUIET_MS)
+      const heard = await this.#reached()
+      heard.push(...(await this.#heard(port, QUIET_MS)))
       const lines = (socket: Udp) => (shape ? socket.drain().map(shape) : socket.drain())
       const come = [
         add(
@@ -343,19 +344,37 @@ export class Stage implements AsyncDisposable {
     })
   }
 
+  /**
+   * Waits until the user-space driver's workers have read what was sent to them so far: they answer a request behind it.
+   * Gives what was told meanwhile. The kernel has done its work when a send returns.
+   */
+  async #reached(): Promise<Message[]> {
+    const told: Message[] = []
+    if (this.kind === 'kernel') return told
+    for (const { ifindex } of this.#devices) {
+      const seen = await this.#dump(ifindex)
+      told.push(...seen.filter((one) => one.seq === 0 && !this.#isPacket(one)))
+    }
+    return told
+  }
+
   /** What has come from sockets and devices so far is of no interest. */
   async settle(): Promise<void> {
+    await this.#reached()
     await this.#heard(this.#theatre.port, QUIET_MS)
     for (const socket of this.#udp.values()) socket.drain()
     for (const { tap } of this.#devices) tap.drain()
   }
 
-  async #counters(ifindex: number): Promise<string[]> {
+  #dump(ifindex: number): Promise<Message[]> {
     const request: Request = { command: 'peer-get', args: { ifindex }, dump: true }
     const { port } = this.#theatre
     const payload = ovpn.encodeRequest(request)
-    const seen = await this.#theatre.exchange(port, this.#names.family, NLM_F.DUMP, payload)
-    const peers = seen
+    return this.#theatre.exchange(port, this.#names.family, NLM_F.DUMP, payload)
+  }
+
+  async #counters(ifindex: number): Promise<string[]> {
+    const peers = (await this.#dump(ifindex))
       .filter((one) => one.type === this.#names.family && one.seq !== 0)
       .map((one) => ovpn.decodeReply('peer-get', one.payload))
       .sort((a, b) => a.id - b.id)
@@ -379,17 +398,20 @@ export class Stage implements AsyncDisposable {
     else await this.must('packet', { ifindex: device.ifindex, packet: { packet, peerId } })
   }
 
-  /** Control packets that user space got over TCP, in hex, since the last call. */
-  async controls(stream: Stream): Promise<string[]> {
-    if (this.kind === 'kernel') {
-      const found: string[] = []
-      for (let one = stream.read(); one !== undefined; one = stream.read()) {
-        found.push(one.length > 4 && !one.startsWith('errno') ? one.slice(4) : one)
-        if (!/^[0-9a-f]+$/.test(one)) break
-      }
-      return found
+  /**
+   * What the program got over TCP since the last call, in hex: control packets while there is a peer on the stream,
+   * bytes as they stand afterwards.
+   */
+  async controls(stream: Stream, isPeer: boolean): Promise<string[]> {
+    const found = this.#packets.splice(0)
+    // The user-space driver reads the stream itself as long as it has it.
+    if (isPeer && this.kind === 'user') return found
+    for (let one = stream.read(); one !== undefined; one = stream.read()) {
+      if (!isPeer) found.push(`raw ${one}`)
+      else found.push(/^[0-9a-f]+$/.test(one) ? one.slice(4) : one)
+      if (!/^[0-9a-f]+$/.test(one)) break
     }
-    return this.#packets.splice(0)
+    return found
   }
 
   readonly #packets: string[] = []

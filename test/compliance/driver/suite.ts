@@ -1,6 +1,6 @@
 /**
- * The conformance suite as a program: plays every scenario on one driver and prints the transcript as JSON. Needs root;
- * uses namespaces of its own. With a name, plays the scenarios whose name begins with it.
+ * The conformance suite as a program: plays every scenario on one driver and prints the transcript as one line of JSON.
+ * Needs root; uses namespaces of its own. With a name, plays the scenarios whose name begins with it.
  *
  *     bun suite.ts kernel|user [NAME] > transcript.json
  */
@@ -46,7 +46,7 @@ try {
   await subject.close()
   lab[Symbol.dispose]()
 }
-const text = Buffer.from(JSON.stringify(transcript, undefined, 1))
+const text = Buffer.from(`${JSON.stringify(transcript)}\n`)
 // A pipe takes it in pieces.
 for (let at = 0; at < text.length; ) at += writeSync(1, text, at)
 process.exit(0)

@@ -58,7 +58,7 @@ export function describe(message: Message, names: Names, command: CommandName | 
 }
 
 function describeAnswer(message: Message): object {
-  const { flags, payload, type } = message
+  const { flags, type } = message
   const { errno, text, offset, missType, missNest } = readAnswer(message)
   const kind = type === NLMSG.DONE ? 'done' : errno === 0 ? 'ack' : 'error'
   const copy = type === NLMSG.DONE ? {} : { copied: copied(message) }
@@ -68,14 +68,13 @@ function describeAnswer(message: Message): object {
     flags: [
       ...((flags & NLM_F.MULTI) !== 0 ? ['multi'] : []),
       ...((flags & NLM_F.CAPPED) !== 0 ? ['capped'] : []),
-      ...((flags & NLM_F.ACK_TLVS) !== 0 ? ['tlvs'] : []),
     ].join(' '),
     ...copy,
     ...(text !== undefined && { text }),
     ...(offset !== undefined && { offset }),
     ...(missType !== undefined && { missType }),
     ...(missNest !== undefined && { missNest }),
-    ...(hasPolicy(message, payload) && { policy: true }),
+    ...(hasPolicy(message) && { policy: true }),
   }
 }
 
@@ -88,7 +87,8 @@ function copied({ flags, payload }: Message): 'header' | 'request' {
 
 const NLMSGERR_ATTR_POLICY = 4
 
-function hasPolicy({ flags, type }: Message, payload: Uint8Array): boolean {
+/** Whether it tells the rule that an attribute has broken. */
+function hasPolicy({ flags, type, payload }: Message): boolean {
   if ((flags & NLM_F.ACK_TLVS) === 0) return false
   const view = new DataView(payload.buffer, payload.byteOffset, payload.length)
   const request = (flags & NLM_F.CAPPED) !== 0 ? 16 : view.getUint32(4, true)

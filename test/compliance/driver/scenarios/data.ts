@@ -84,6 +84,7 @@ export async function receiving(stage: Stage): Promise<void> {
   await get('device down', one.seal(inner))
   stage.lab.ip('link', 'set', device.name, 'up')
   await get('device up again', one.seal(inner))
+  await stage.showsLink('its counters', device)
 }
 
 type Get = (what: string, packet: Uint8Array, from?: Udp) => Promise<void>
@@ -230,9 +231,6 @@ export async function sending(stage: Stage): Promise<void> {
     'version 5',
     Uint8Array.from(ipv4(from, '10.8.0.2'), (byte, i) => (i === 0 ? 0x55 : byte)),
   )
-  await put('IPv4 declared as IPv6', ipv4(from, '10.8.0.2'), ETH_P_IPV6)
-  await put('IPv6 declared as IPv4', ipv6(V6(1), V6(2)), ETH_P_IP)
-  await put('declared as neither', ipv4(from, '10.8.0.2'), 0x88b5)
   await put('1500 bytes', ipv4(from, '10.8.0.2', 1480))
   await put('3000 bytes', ipv4(from, '10.8.0.2', 2980))
 
@@ -278,6 +276,7 @@ export async function sending(stage: Stage): Promise<void> {
     peer: { id: 1, remoteIpv4: '203.0.113.1', remotePort: 2000 },
   })
   await put('without a route', ipv4(from, '10.8.0.55'))
+  await stage.showsLink('its counters', device)
   await routed(stage, device)
 }
 
@@ -352,6 +351,19 @@ export async function floats(stage: Stage): Promise<void> {
   const control = Uint8Array.of(0x38, 1, 2, 3, 4, 5)
   await get('a control packet from elsewhere', moved, control)
   await put('answer after that')
+}
+
+/** Packets that are handed to the device under another protocol's name. */
+export async function declared(stage: Stage): Promise<void> {
+  const { device } = await cast(stage)
+  const rows: [what: string, packet: Uint8Array, protocol: number][] = [
+    ['IPv4 as IPv6', ipv4('10.8.0.1', '10.8.0.2'), ETH_P_IPV6],
+    ['IPv6 as IPv4', ipv6(V6(1), V6(2)), ETH_P_IP],
+    ['IPv4 as neither', ipv4('10.8.0.1', '10.8.0.2'), 0x88b5],
+  ]
+  for (const [what, packet, protocol] of rows) {
+    await stage.traffic(what, () => device.tap.send(packet, protocol), { count: device })
+  }
 }
 
 /** One peer: its id must fit, addresses inside are not looked at. */

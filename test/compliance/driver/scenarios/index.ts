@@ -1,7 +1,7 @@
 /** All scenarios in the order in which they run. */
 import type { Stage } from '../stage.ts'
 import { attributes, headers } from './attributes.ts'
-import { ciphers, floats, opcodes, receiving, replay, sending, single } from './data.ts'
+import { ciphers, declared, floats, opcodes, receiving, replay, sending, single } from './data.ts'
 import { keys } from './keys.ts'
 import { closing, keepalive } from './life.ts'
 import { links } from './links.ts'
@@ -20,6 +20,7 @@ export const scenarios: { readonly [name: string]: (stage: Stage) => Promise<voi
   opcodes,
   replay,
   sending,
+  declared,
   floats,
   single,
   ciphers,

@@ -1,0 +1,134 @@
+/**
+ * The user-space driver and the kernel's, on the same scenarios: every reply, errno, notification, counter and packet
+ * compared, step by step. What differs on purpose stands in deliberate.ts, and with the same reasons in docs/API.md.
+ */
+import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { before, describe, it } from 'node:test'
+import { promisify } from 'node:util'
+import { runProgramInKernel, whyNoKernel } from '../../kernel/vm.ts'
+import { type Comparison, compare, type Deliberate, differences } from './compare.ts'
+import { deliberate } from './deliberate.ts'
+import type { Step, Transcript } from './transcript.ts'
+
+const SUITE = 'test/compliance/driver/suite.ts'
+const ROOT = new URL('../../../', import.meta.url)
+
+const skip = (process.getuid?.() === 0 ? undefined : 'needs root') ?? (await whyNoKernel()) ?? false
+
+/** Scenarios, as the subtests group them. */
+const scenarioOf = (name: string) => name.slice(0, name.indexOf(':'))
+
+const { both, names } = await play()
+
+/** Both transcripts, before there are tests: each of their steps is one. */
+async function play() {
+  if (skip) return { both: undefined, names: [] }
+  // One after the other: they would disturb each other's clocks.
+  const kernel = await onKernel()
+  const user = await onUser()
+  const both: Comparison = compare(kernel, user, deliberate)
+  return { both, names: [...new Set(both.steps.map(({ name }) => scenarioOf(name)))] }
+}
+
+async function onKernel(): Promise<Transcript> {
+  const options = { timeoutMs: 240_000, modules: ['chacha'] }
+  const { transcript } = await runProgramInKernel(SUITE, ['kernel'], options)
+  return transcript[0] as Transcript
+}
+
+async function onUser(): Promise<Transcript> {
+  const options = { cwd: ROOT, maxBuffer: 64 << 20, timeout: 120_000 }
+  const { stdout } = await promisify(execFile)(process.execPath, [SUITE, 'user'], options)
+  return JSON.parse(stdout) as Transcript
+}
+
+describe('the user-space driver and the kernel agree', { skip }, () => {
+  for (const scenario of names) {
+    describe(scenario, () => {
+      for (const { name, differences } of both!.steps) {
+        if (scenarioOf(name) !== scenario) continue
+        it(name.slice(scenario.length + 2), () => assert.deepEqual(differences, []))
+      }
+    })
+  }
+
+  for (const { reason, step, place } of deliberate) {
+    it(`but for ${step} ${place}: ${reason}`, () => {
+      assert.equal(
+        both!.unused.some((one) => one.step === step),
+        false,
+        'they agree here now',
+      )
+    })
+  }
+})
+
+describe('docs/API.md', () => {
+  let text: string
+  before(() => {
+    const [, section] = readFileSync(new URL('docs/API.md', ROOT), 'utf8').split(
+      '## What differs from the kernel',
+    )
+    text = section!.replaceAll(/\s+/g, ' ')
+  })
+  for (const reason of new Set(deliberate.map((one) => one.reason))) {
+    it(`says: ${reason}`, () => assert.ok(text.includes(reason)))
+  }
+})
+
+describe('a comparison finds', () => {
+  const rows: [why: string, kernel: unknown, user: unknown, places: string[]][] = [
+    ['nothing in equal steps', { a: [1, { b: 2 }] }, { a: [1, { b: 2 }] }, []],
+    ['another value', { a: [1, { b: 2 }] }, { a: [1, { b: 3 }] }, ['a.1.b']],
+    ['what is missing', { a: [1, 2] }, { a: [1] }, ['a.1']],
+    ['what is too much', {}, { a: 1 }, ['a']],
+    ['an object in place of a list', { a: [1] }, { a: { 0: 1 } }, ['a']],
+    ['no difference in wording', { a: { text: 'x' } }, { a: { text: 'y' } }, []],
+    ['a wording that is missing', { a: { text: 'x' } }, { a: {} }, ['a.text']],
+    ['another kind of value', { a: 1 }, { a: '1' }, ['a']],
+  ]
+  const step = (seen: unknown): Step => ({ name: 's: a', seen })
+  const transcript = (...steps: Step[]): Transcript => ({ driver: 'user', kernel: '', steps })
+  for (const [why, kernel, user, places] of rows) {
+    it(why, () => {
+      const found = differences(step(kernel), step(user))
+      assert.deepEqual(
+        found.map(({ place }) => place),
+        places,
+      )
+    })
+  }
+
+  const entry: Deliberate = {
+    step: /^s:/,
+    place: /^a$/,
+    when: (kernel) => kernel === 1,
+    reason: '',
+  }
+  const comparisons: [why: string, kernel: unknown, left: number, unused: number][] = [
+    ['no more than is not meant', { a: 1 }, 0, 0],
+    ['what is meant of other values', { a: 3 }, 1, 1],
+    ['that what is meant is not so', { a: 2 }, 0, 1],
+  ]
+  for (const [why, kernel, left, unused] of comparisons) {
+    it(why, () => {
+      const found = compare(transcript(step(kernel)), transcript(step({ a: 2 })), [entry])
+      assert.equal(found.steps[0]!.differences.length, left)
+      assert.equal(found.unused.length, unused)
+    })
+  }
+
+  it('steps that only one of them has', () => {
+    const other: Step = { name: 's: b', seen: {} }
+    const found = compare(transcript(step({})), transcript(other), [])
+    assert.deepEqual(
+      found.steps.map(({ name, differences }) => [name, differences.length]),
+      [
+        ['s: a', 1],
+        ['s: b', 1],
+      ],
+    )
+  })
+})
