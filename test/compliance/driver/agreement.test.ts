@@ -44,7 +44,9 @@ async function onUser(): Promise<Transcript> {
   return JSON.parse(stdout) as Transcript
 }
 
-describe('the user-space driver and the kernel agree', { skip }, () => {
+describe('the user-space driver and the kernel agree', () => {
+  it('on more than nothing', { skip }, () => assert.notEqual(names.length, 0))
+
   for (const scenario of names) {
     describe(scenario, () => {
       for (const { name, differences } of both!.steps) {
@@ -54,13 +56,9 @@ describe('the user-space driver and the kernel agree', { skip }, () => {
     })
   }
 
-  for (const { reason, step, place } of deliberate) {
-    it(`but for ${step} ${place}: ${reason}`, () => {
-      assert.equal(
-        both!.unused.some((one) => one.step === step),
-        false,
-        'they agree here now',
-      )
+  for (const entry of deliberate) {
+    it(`but for ${entry.step} ${entry.place}: ${entry.reason}`, { skip }, () => {
+      assert.ok(!both!.unused.includes(entry), 'they agree here now')
     })
   }
 })
