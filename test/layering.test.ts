@@ -85,7 +85,7 @@ const LAYERS: Layer[] = [
   { name: 'cli', paths: ['cli/'], layers: 'all below', outside: null, runsInNode: false },
   {
     name: 'the package',
-    paths: ['index.ts'],
+    paths: ['index.ts', 'driver.ts'],
     layers: 'all below',
     outside: null,
     runsInNode: false,

@@ -16,7 +16,13 @@ import { openLibc } from '../platform/libc.ts'
 import { openNetnsNamed } from '../platform/netns.ts'
 import { ApiError } from '../uapi/errno.ts'
 import type { DialectName, DriverEvent, Link, LinkKind, LinkNew } from '../uapi/types.ts'
-import { createDriver, type DriverLog, type ListenOptions, listen } from './driver-host.ts'
+import {
+  createDriver,
+  type DriverLog,
+  type DriverSettings,
+  type ListenOptions,
+  listen,
+} from './driver-host.ts'
 import { CliError, EXIT } from './errors.ts'
 import { formatTime } from './format.ts'
 import { KernelChannel } from './kernel-channel.ts'
@@ -282,10 +288,10 @@ function merge(streams: EventStream[]): MergedEvents {
 /** Runs the driver until `stop`. Throws a CliError where it cannot start. */
 export async function startDriver(
   environment: Environment,
-  options: ListenOptions & { level: LogLevel; workers: number },
+  options: ListenOptions & { level: LogLevel; settings: DriverSettings },
 ): Promise<{ stop(): Promise<void> }> {
   const log = createLog(environment, options.level)
-  const driver = createDriver(log, () => randomWord(environment), options.workers)
+  const driver = createDriver(log, () => randomWord(environment), options.settings)
   const listening = await listen(driver, options, log)
   log.info(`listening on ${options.socket}`)
   return {

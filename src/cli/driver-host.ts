@@ -30,10 +30,23 @@ export interface LocalDriver {
   close(): Promise<void>
 }
 
-/** `random`: 32 bits a call. `workers`: threads of a device that is not told how many. */
-export function createDriver(log: DriverLog, random: () => number, workers = 1): LocalDriver {
+export interface DriverSettings {
+  /** Threads of a device that is not told how many; 1 unless told. */
+  workers?: number
+  /** False: packets go one by one, as on kernels without offloads. */
+  offload?: boolean
+  /** Allows the cipher `none` in the dialect `ovpn-dco`: for debugging, nothing is encrypted then. */
+  allowNone?: boolean
+}
+
+/** `random`: 32 bits a call. */
+export function createDriver(
+  log: DriverLog,
+  random: () => number,
+  settings: DriverSettings = {},
+): LocalDriver {
   const info = (text: string) => log.info(text)
-  const host = new DriverHost({ log: info, random, allowNone: false, workers })
+  const host = new DriverHost({ log: info, random, allowNone: false, ...settings })
   const server = new NetlinkServer(host, { log: (text) => log.error(text) })
   return {
     server,

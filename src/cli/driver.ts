@@ -11,6 +11,9 @@ interface Options {
   mode?: number
   group?: string
   workers: number
+  /** False with `--no-offload`. */
+  offload: boolean
+  allowCipherNone?: true
   verbose?: true
   quiet?: true
 }
@@ -28,6 +31,11 @@ export function driverCommand(environment: Environment): Command {
     )
     .option('--group <name>', 'group of the socket')
     .option('--workers <n>', 'threads of an interface that is not told how many', workers, 1)
+    .option('--no-offload', 'move packets one by one, as on kernels that know no offloads: slow')
+    .option(
+      '--allow-cipher-none',
+      'let the dialect ovpn-dco install keys that encrypt nothing: for debugging only',
+    )
     .option('-v, --verbose', 'log connections too')
     .option('-q, --quiet', 'log errors only')
     .action(async (options: Options) => {
@@ -40,7 +48,11 @@ export function driverCommand(environment: Environment): Command {
         mode: options.mode ?? (options.group === undefined ? 0o600 : 0o660),
         group: options.group,
         level,
-        workers: options.workers,
+        settings: {
+          workers: options.workers,
+          offload: options.offload,
+          allowNone: options.allowCipherNone ?? false,
+        },
       })
       try {
         await stopped
