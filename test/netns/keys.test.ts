@@ -15,7 +15,7 @@ describe('keys', { skip: withoutNamespaces }, () => {
     lab = new Lab('key')
     a = await lab.host()
     b = await lab.host()
-    lab.wire(a, b, 'wire0', [['10.9.0.1/24', '10.9.0.2/24']])
+    await lab.wire(a, b, 'wire0', [['10.9.0.1/24', '10.9.0.2/24']])
   })
   after(() => lab.close())
   beforeEach(async () => {
@@ -128,7 +128,7 @@ describe('slots, seen from the wire', { skip: withoutNamespaces }, () => {
     lab = new Lab('key')
     const a = await lab.host()
     const b = await lab.host()
-    lab.wire(a, b, 'wire0', [['10.9.0.1/24', '10.9.0.2/24']])
+    await lab.wire(a, b, 'wire0', [['10.9.0.1/24', '10.9.0.2/24']])
     device = await a.device({ mode: 'p2p', addresses: ['10.8.0.1/24'] })
     const socket = a.udp('0.0.0.0')
     hand = new HandUdp(b.udp('10.9.0.2'))

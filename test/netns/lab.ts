@@ -78,7 +78,12 @@ export class Lab {
   }
 
   /** A wire between two hosts: a veth pair, each end with the addresses given for it (address/prefix). */
-  wire(near: Host, far: Host, name: string, addresses: [near: string, far: string][]): void {
+  async wire(
+    near: Host,
+    far: Host,
+    name: string,
+    addresses: [near: string, far: string][],
+  ): Promise<void> {
     near.ip(`link add ${name} type veth peer name ${name} netns ${far.name}`)
     for (const [host, which] of [
       [near, 0],
@@ -87,6 +92,8 @@ export class Lab {
       host.ip(`link set ${name} up`)
       for (const pair of addresses) host.addAddress(name, pair[which])
     }
+    await near.ready(name)
+    await far.ready(name)
   }
 
   /** What the devices of all hosts have dropped, in words. */
@@ -323,6 +330,15 @@ export class Host {
     if (!this.#removed) this.#netns[Symbol.dispose]()
   }
 
+  /**
+   * Waits for an interface that has got its carrier: until the kernel has taken note of that, in its own time, it throws
+   * away what is sent there, and counts nothing.
+   */
+  async ready(link: string): Promise<void> {
+    const isReady = () => / state (UP|UNKNOWN) /.test(this.ip(`-o link show ${link}`))
+    await until(`${link} to be ready`, isReady)
+  }
+
   indexOf(link: string): number {
     return Number(/^(\d+):/.exec(this.ip(`-o link show ${link}`))?.[1])
   }
@@ -487,14 +503,9 @@ export class Device {
     this.name = name
   }
 
-  /**
-   * With its peer a point-to-point device gets its carrier, and the kernel throws away what is sent into it until it has
-   * taken note of that, in its own time: waits for it.
-   */
   async peerNew(peer: PeerNew): Promise<void> {
     await this.client.peerNew(this.ifindex, peer)
-    const isReady = () => !/ state DOWN /.test(this.host.ip(`-o link show ${this.name}`))
-    await until(`${this.name} to be ready`, isReady)
+    await this.host.ready(this.name)
   }
 
   keyNew(peerId: number, options: KeyOptions): Promise<void> {

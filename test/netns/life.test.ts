@@ -16,7 +16,7 @@ describe('lives of peers and devices', { skip: withoutNamespaces }, () => {
     lab = new Lab('life')
     a = await lab.host()
     b = await lab.host()
-    lab.wire(a, b, 'wire0', [
+    await lab.wire(a, b, 'wire0', [
       ['10.9.0.1/24', '10.9.0.2/24'],
       ['fd00:9::1/64', 'fd00:9::2/64'],
     ])
@@ -110,6 +110,7 @@ describe('lives of peers and devices', { skip: withoutNamespaces }, () => {
     assert.deepEqual(tunnel.near.lost(), [[1, 'expired']])
     assert.deepEqual(tunnel.far.lost(), [[1, 'expired']])
     b.ip('link set wire0 up')
+    for (const host of [a, b]) await host.ready('wire0')
     b.addAddress('wire0', 'fd00:9::2/64')
   })
 
@@ -152,7 +153,7 @@ describe('lives of peers and devices', { skip: withoutNamespaces }, () => {
       await near.keyNew(1, { side: 0 })
     }
     await flood.kill()
-    await until('near to be ready', () => !/ state DOWN /.test(a.ip('-o link show ovpn0')))
+    await a.ready('ovpn0')
     await until('word of each end', () => near.lost().length >= 20)
     assert.equal(near.lost().length, 20)
     assert.ok(near.lost().every(([, reason]) => reason === 'userspace'))

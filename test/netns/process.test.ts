@@ -29,7 +29,7 @@ describe('a driver process', { skip: withoutNamespaces }, () => {
     home = await lab.host()
     a = await lab.host()
     b = await lab.host()
-    lab.wire(a, b, 'wire0', [['10.9.0.1/24', '10.9.0.2/24']])
+    await lab.wire(a, b, 'wire0', [['10.9.0.1/24', '10.9.0.2/24']])
     await start()
   })
   after(async () => {
@@ -62,7 +62,7 @@ describe('a driver process', { skip: withoutNamespaces }, () => {
     const line = JSON.parse(program.output) as OwnerLine
     host.addAddress('ovpn0', `10.8.0.${side + 1}/24`)
     host.ip('link set ovpn0 up')
-    await until('ovpn0 to be ready', () => !/ state DOWN /.test(host.ip('-o link show ovpn0')))
+    await host.ready('ovpn0')
     return { program, line }
   }
 

@@ -20,7 +20,7 @@ describe('tunnels over TCP', { skip: withoutNamespaces }, () => {
     lab = new Lab('tcp')
     a = await lab.host()
     b = await lab.host()
-    lab.wire(a, b, 'wire0', [
+    await lab.wire(a, b, 'wire0', [
       ['10.9.0.1/24', '10.9.0.2/24'],
       ['fd00:9::1/64', 'fd00:9::2/64'],
     ])
@@ -101,7 +101,7 @@ describe('a stream whose other end is written by hand', { skip: withoutNamespace
     lab = new Lab('tcp')
     a = await lab.host()
     b = await lab.host()
-    lab.wire(a, b, 'wire0', [['10.9.0.1/24', '10.9.0.2/24']])
+    await lab.wire(a, b, 'wire0', [['10.9.0.1/24', '10.9.0.2/24']])
     device = await a.device({ mode: 'mp', addresses: ['10.8.0.1/24'] })
     await device.client.packetRegister(device.ifindex)
     const events = await device.client.events()

@@ -19,7 +19,7 @@ describe('tunnels over UDP', { skip: withoutNamespaces }, () => {
     lab = new Lab('udp')
     a = await lab.host()
     b = await lab.host()
-    lab.wire(a, b, 'wire0', [
+    await lab.wire(a, b, 'wire0', [
       ['10.9.0.1/24', '10.9.0.2/24'],
       ['fd00:9::1/64', 'fd00:9::2/64'],
     ])
@@ -180,7 +180,7 @@ describe('one device for many peers', { skip: withoutNamespaces }, () => {
     attached = []
     for (const { id, outer, ...ids } of CLIENTS) {
       const client = await lab.host()
-      lab.wire(server, client, `wire${id}`, [
+      await lab.wire(server, client, `wire${id}`, [
         [`10.9.${id}.1/24`, `10.9.${id}.2/24`],
         [`fd00:9:${id}::1/64`, `fd00:9:${id}::2/64`],
       ])
