@@ -1,9 +1,10 @@
 /** Who is at the other end of a channel (server.ts, `Origin`): a process that connected, or a namespace within this one. */
 import type { Origin } from '../driver/server.ts'
-import { check, OsError } from '../platform/error.ts'
-import { peerCredentials, takeFd } from '../platform/fds.ts'
+import { OsError } from '../platform/error.ts'
+import { duplicate, holdsSocket, peerCredentials, takeFd } from '../platform/fds.ts'
 import { openLibc } from '../platform/libc.ts'
 import { netnsId, openNetnsOf } from '../platform/netns.ts'
+import { socketCookie } from '../platform/sockopt.ts'
 import { ApiError } from '../uapi/errno.ts'
 
 /** An origin that keeps descriptors, to be closed with the channel. */
@@ -33,6 +34,15 @@ export function originOfConnection(socketFd: number): OwnedOrigin {
     netns: netnsId(netns),
     privileged: true,
     takeFd: (fd) => asNoSocket(() => takeFd(pidfd, fd)),
+    watchFd(fd, cookie) {
+      const process = duplicate(pidfd)
+      return {
+        isOpen: () => holdsSocket(process, fd, cookie),
+        close: () => {
+          os.close(process)
+        },
+      }
+    },
     openNetns: () => duplicate(netns),
     [Symbol.dispose]: () => {
       os.close(netns)
@@ -47,14 +57,18 @@ export function originOfNetns(netns: number): Origin {
     netns: netnsId(netns),
     privileged: true,
     takeFd: (fd) => asNoSocket(() => duplicate(fd)),
+    watchFd: (fd, cookie) => ({ isOpen: () => isSocket(fd, cookie), close() {} }),
     openNetns: () => duplicate(netns),
   }
 }
 
-const F_DUPFD_CLOEXEC = 1030
-
-function duplicate(fd: number): number {
-  return check(openLibc().fcntl(fd, F_DUPFD_CLOEXEC, 0), 'fcntl', `no descriptor ${fd}`)
+function isSocket(fd: number, cookie: bigint): boolean {
+  try {
+    return socketCookie(fd) === cookie
+  } catch (error) {
+    if (error instanceof OsError) return false
+    throw error
+  }
 }
 
 function asNoSocket(take: () => number): number {

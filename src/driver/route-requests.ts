@@ -131,7 +131,10 @@ async function change(
 function described(link: Link): LinkMessage {
   const { ifindex, name, mtu, kind, mode } = link
   const multicast = kind === 'ovpn-dco' ? IFF.MULTICAST : 0
-  const dropped = link.drops.reduce((sum, { count }) => sum + count, 0)
+  const dropped = (tx: boolean) =>
+    link.drops
+      .filter(({ reason }) => reason.startsWith('tx-') === tx)
+      .reduce((sum, { count }) => sum + count, 0)
   return {
     type: ARPHRD_NONE,
     index: ifindex,
@@ -147,8 +150,8 @@ function described(link: Link): LinkMessage {
       txBytes: link.txBytes,
       rxErrors: 0,
       txErrors: 0,
-      rxDropped: dropped,
-      txDropped: 0,
+      rxDropped: dropped(false),
+      txDropped: dropped(true),
     },
   }
 }

@@ -41,8 +41,18 @@ export interface Origin {
   readonly privileged: boolean
   /** A descriptor of this process for what they have as `fd`, the receiver's to close. Throws ApiError ENOTSOCK. */
   takeFd(fd: number): number
+  /**
+   * Tells later whether they still have the socket of that cookie as `fd`; for streams, which a descriptor of ours keeps
+   * open. To be closed; outlives the channel. Where it is missing, nobody knows.
+   */
+  watchFd?(fd: number, cookie: bigint): FdWatch
   /** A descriptor of their network namespace, the receiver's to close. */
   openNetns(): number
+}
+
+export interface FdWatch {
+  isOpen(): boolean
+  close(): void
 }
 
 /** Who asks, through one channel and in one dialect. The same object for every request. */
@@ -152,6 +162,7 @@ export class NetlinkServer {
       netns: origin.netns,
       privileged: origin.privileged,
       takeFd: (fd) => origin.takeFd(fd),
+      ...(origin.watchFd && { watchFd: origin.watchFd.bind(origin) }),
       openNetns: () => origin.openNetns(),
       get portId() {
         return port.portId

@@ -1,7 +1,7 @@
 /** Descriptors of other processes: whose they are, and how to get them. */
 
 import { check, OsError } from './error.ts'
-import { E, SO_PEERCRED, SO_PEERPIDFD, SOL_SOCKET, UCRED } from './layout.ts'
+import { E, F_DUPFD_CLOEXEC, SO_PEERCRED, SO_PEERPIDFD, SOL_SOCKET, UCRED } from './layout.ts'
 import { openLibc } from './libc.ts'
 import { getBytesOption, getOption, socketCookie } from './sockopt.ts'
 import type { Syscalls } from './syscalls.ts'
@@ -44,6 +44,11 @@ export function holdsSocket(
   } finally {
     os.close(own)
   }
+}
+
+/** Another descriptor of the same process, for whoever keeps it longer. @throws OsError */
+export function duplicate(fd: number, os: Syscalls = openLibc()): number {
+  return check(os.fcntl(fd, F_DUPFD_CLOEXEC, 0), 'fcntl', `no descriptor ${fd}`)
 }
 
 /** Who is at the other end of a unix socket, as of when it connected. */

@@ -222,6 +222,7 @@ export const RTM_NEWLINK = 16
 export const RTM_GETLINK = 18
 export const RTM_GETROUTE = 26
 export const RTM_NEWNSID = 88
+export const RTM_GETNSID = 90
 export const IFLA_IFNAME = 3
 export const IFLA_MTU = 4
 export const IFLA_STATS64 = 23

@@ -30,6 +30,7 @@ import {
   RTA_GATEWAY,
   RTA_OIF,
   RTA_VIA,
+  RTM_GETNSID,
   RTM_GETROUTE,
   RTM_NEWNSID,
   RTMSG,
@@ -344,6 +345,32 @@ const ROUTE_GROUPS = [
   RTNLGRP_IPV6_ROUTE,
   RTNLGRP_IPV6_RULE,
 ]
+
+/**
+ * The number by which one namespace knows another, given out if there is none yet. Both are the caller's descriptors.
+ *
+ * @throws OsError
+ */
+export function netnsNumber(from: number, of: number, os: Syscalls = openLibc()): number {
+  using socket = openNetlink(NETLINK_ROUTE, { netns: from }, os)
+  const header = new Uint8Array(4)
+  const number = (type: number, flags: number, attributes: [number, Uint8Array][]) =>
+    askNetlink(
+      socket,
+      encodeMessage(type, flags, header, attributes),
+      'cannot number a network namespace',
+    )
+  const named: [number, Uint8Array] = [NETNSA_FD, u32(of)]
+  try {
+    number(RTM_NEWNSID, NLM_F_REQUEST | NLM_F_ACK, [[NETNSA_NSID, u32(-1)], named])
+  } catch (error) {
+    if (!(error instanceof OsError) || error.errno !== E.EEXIST) throw error
+  }
+  const [answer] = number(RTM_GETNSID, NLM_F_REQUEST, [named])
+  const found = answer && decodeAttributes(answer, NLMSGHDR.size + 4).get(NETNSA_NSID)
+  if (found === undefined) throw new OsError(E.ENOENT, 'RTM_GETNSID', 'a namespace has no number')
+  return new DataView(found.buffer, found.byteOffset).getInt32(0, true)
+}
 
 /** Has the socket hear of another namespace too; false where that is not permitted. */
 function listenTo(os: Syscalls, socket: NetlinkSocket, netns: number): boolean {

@@ -218,7 +218,10 @@ export class Device {
       try {
         const record = this.#find(args.peerId)
         const cipher = this.#cipherOf(args, dialect)
-        const config = { keyId, cipher, encrypt: encryptDir, decrypt: decryptDir }
+        const config: KeyConfig = { keyId, cipher, encrypt: encryptDir, decrypt: decryptDir }
+        if (cipherAlg !== 'none') {
+          config.decryptCipher = cipherOf(cipherAlg, decryptDir.cipherKey)
+        }
         if (!(await this.#path.installKey(record.handle, slot, config))) throw noPeer(args.peerId)
         record.keys[slot] = { keyId, cipher: cipherAlg }
       } finally {
@@ -259,6 +262,11 @@ export class Device {
   /** The data path's name for a peer, for packets that go past it. */
   handleOf(id: number): PeerHandle | undefined {
     return this.#peers.get(id)?.handle
+  }
+
+  /** The socket of a peer. */
+  transportOf(id: number): Transport | undefined {
+    return this.#peers.get(id)?.transport
   }
 
   idOf(handle: PeerHandle): number | undefined {
@@ -453,19 +461,23 @@ export class Device {
   }
 
   #cipherOf(args: ArgsOf<'key-new'>['keyconf'], dialect: DialectName): KeyCipher {
-    const { cipherAlg, encryptDir, decryptDir } = args
+    const { cipherAlg, encryptDir } = args
     if (cipherAlg === 'none') {
       if (dialect === 'ovpn-dco' && this.#allowNone) return 'none'
       throw new ApiError('EINVAL', 'unsupported cipher', 'keyconf.cipher-alg')
     }
     checkKeyLengths(args)
-    if (cipherAlg === 'chacha20-poly1305') return cipherAlg
-    const bytes = encryptDir.cipherKey.length
-    if (decryptDir.cipherKey.length !== bytes) {
-      throw new ApiError('EINVAL', 'keys of different lengths', 'keyconf.decrypt-dir.cipher-key')
-    }
-    return bytes === 16 ? 'aes-128-gcm' : bytes === 24 ? 'aes-192-gcm' : 'aes-256-gcm'
+    return cipherOf(cipherAlg, encryptDir.cipherKey)
   }
+}
+
+/** AES by the length of its key. */
+function cipherOf(
+  cipherAlg: 'aes-gcm' | 'chacha20-poly1305',
+  { length }: Uint8Array,
+): Exclude<KeyCipher, 'none'> {
+  if (cipherAlg !== 'aes-gcm') return cipherAlg
+  return length === 16 ? 'aes-128-gcm' : length === 24 ? 'aes-192-gcm' : 'aes-256-gcm'
 }
 
 type VpnChange = Pick<PeerChange, 'vpnIpv4' | 'vpnIpv6'>

@@ -24,6 +24,8 @@ export interface KeyDirection {
 export interface KeyConfig {
   keyId: number
   cipher: KeyCipher
+  /** Where the key to receive with has another length. */
+  decryptCipher?: AeadCipher
   encrypt: KeyDirection
   decrypt: KeyDirection
   /** For tests of the end of the packet ids; 1 by default. */
@@ -67,7 +69,8 @@ export class KeySlot {
       if (cipher !== 'none') {
         this.#sealer = provider.create(cipher, encrypt.cipherKey, 'seal')
         try {
-          this.#opener = provider.create(cipher, decrypt.cipherKey, 'open')
+          const opening = config.decryptCipher ?? cipher
+          this.#opener = provider.create(opening, decrypt.cipherKey, 'open')
         } catch (error) {
           this.#sealer.close()
           throw error

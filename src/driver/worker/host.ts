@@ -15,10 +15,11 @@ import {
 } from '../../platform/layout.ts'
 import { openLibc } from '../../platform/libc.ts'
 import { blockOf, createBlock } from '../../platform/memory.ts'
+import { netnsNumber } from '../../platform/netlink.ts'
 import { openSteering, type Steering } from '../../platform/steering.ts'
-import { takeTcp } from '../../platform/tcp.ts'
+import { type TakenTcp, takeTcp } from '../../platform/tcp.ts'
 import { hasInterface, openTun, type Tun } from '../../platform/tun.ts'
-import { inspectSocket, joinUdp, udpOffloads } from '../../platform/udp.ts'
+import { inspectSocket, joinUdp, socketNetns, udpOffloads } from '../../platform/udp.ts'
 import { ApiError } from '../../uapi/errno.ts'
 import type {
   ArgsOf,
@@ -28,13 +29,14 @@ import type {
   LinkKind,
   LinkNew,
   Mode,
+  Peer,
   Request,
 } from '../../uapi/types.ts'
 import { Opcode, opcodeOf } from '../../wire/opcode.ts'
 import { Device, type SocketOffer, type Transport } from '../core/device.ts'
 import type { PeerHandle, TransportId } from '../core/peer.ts'
 import type { LinkChange } from '../route-requests.ts'
-import type { Backend, Caller, EventScope } from '../server.ts'
+import type { Backend, Caller, EventScope, FdWatch } from '../server.ts'
 import { WorkerPool } from './pool.ts'
 import type { Happening } from './protocol.ts'
 
@@ -42,6 +44,8 @@ import type { Happening } from './protocol.ts'
 const DEFAULT_MTU: { [K in LinkKind]: number } = { ovpn: 1416, 'ovpn-dco': 1428 }
 const MIN_MTU = 68
 const MAX_MTU: { [K in LinkKind]: number } = { ovpn: 65451, 'ovpn-dco': 65463 }
+/** How often it is looked whether streams still have an owner, in ms. */
+const OWNERS_MS = 250
 /** Control packets of TCP peers kept for whoever registers next. */
 const UNCLAIMED_LIMIT = 256
 const MAX_WORKERS = 64
@@ -63,6 +67,10 @@ interface Held {
   readonly transport: Transport
   readonly cookie: bigint
   users: number
+  /** Of a stream: tells whether its owner has closed it. */
+  watch?: FdWatch
+  /** A descriptor of its network namespace, to be closed. */
+  openNetns(): number
   close(): Promise<void>
 }
 
@@ -109,7 +117,7 @@ export class DriverHost implements Backend {
     }
     if (request.command === 'peer-get' && request.dump) {
       const { ifindex, extended } = request.args
-      return this.#device(ifindex, caller, dialect).device.peers(extended ?? false)
+      return this.#device(ifindex, caller, dialect).peers(extended ?? false, caller)
     }
     throw new ApiError('EOPNOTSUPP', `${request.command} cannot be asked of all`)
   }
@@ -245,6 +253,7 @@ class HostedDevice {
   readonly #pool: WorkerPool
   readonly #transports = new Map<TransportId, Held>()
   #lastTransport = 0
+  #owners: NodeJS.Timeout | undefined
   #registered: Caller | undefined
   readonly #unclaimed: DriverEvent[] = []
   #unclaimedDropped = 0
@@ -333,7 +342,10 @@ class HostedDevice {
         return device.peerSet(request.args.peer, dialect)
       case 'peer-get':
         if (request.dump) break
-        return device.peerGet(request.args.peer.id, request.args.extended ?? false)
+        return this.#inNetns(
+          await device.peerGet(request.args.peer.id, request.args.extended ?? false),
+          caller,
+        )
       case 'peer-del':
         await device.peerDel(request.args.peer.id)
         // Acknowledged, the socket is its owner's alone again.
@@ -353,6 +365,31 @@ class HostedDevice {
         return this.#sendControl(request.args.packet)
     }
     throw new ApiError('EOPNOTSUPP', `${request.command} is not a request about a device`)
+  }
+
+  async peers(extended: boolean, caller: Caller): Promise<Peer[]> {
+    const peers = await this.device.peers(extended)
+    return peers.map((peer) => this.#inNetns(peer, caller))
+  }
+
+  /** A peer with the number of its socket's namespace, where that is not the caller's. */
+  #inNetns(peer: Peer, caller: Caller): Peer {
+    const transport = this.device.transportOf(peer.id)
+    const held = transport && this.#transports.get(transport.id)
+    if (held === undefined || held.transport.netns === caller.netns) return peer
+    const from = caller.openNetns()
+    try {
+      const of = held.openNetns()
+      try {
+        return { ...peer, socketNetnsid: netnsNumber(from, of) }
+      } finally {
+        this.#sys.close(of)
+      }
+    } catch (error) {
+      throw refusal(error)
+    } finally {
+      this.#sys.close(from)
+    }
   }
 
   async describe(): Promise<Link> {
@@ -402,6 +439,7 @@ class HostedDevice {
     await this.#pool.stop()
     await Promise.all(this.#options.leaving.values())
     for (const held of this.#transports.values()) await held.close()
+    clearInterval(this.#owners)
     this.#options.tun.close()
     this.#steering?.close()
     for (const fd of this.#descriptors) this.#sys.close(fd)
@@ -511,7 +549,7 @@ class HostedDevice {
           const held =
             [...this.#transports.values()].find(({ cookie }) => cookie === found.cookie) ??
             (stream
-              ? await this.#holdStream(own, found.cookie)
+              ? await this.#holdStream(own, found.cookie, caller.watchFd?.(fd, found.cookie))
               : await this.#holdUdp(own, found.cookie))
           kept = stream
           held.users++
@@ -538,6 +576,7 @@ class HostedDevice {
       transport: { id, stream: false, localPort: joined.localPort, netns: joined.netns },
       cookie,
       users: 0,
+      openNetns: () => socketNetns(joined.shards[0]!),
       close: async () => joined.close(),
     }
     const watch = { fd: joined.closeWatch, cookie }
@@ -546,13 +585,22 @@ class HostedDevice {
     return held
   }
 
-  async #holdStream(fd: number, cookie: bigint): Promise<Held> {
-    const { local, remote, netns } = attempt(() => takeTcp(fd))
+  async #holdStream(fd: number, cookie: bigint, watch: FdWatch | undefined): Promise<Held> {
+    let taken: TakenTcp
+    try {
+      taken = attempt(() => takeTcp(fd))
+    } catch (error) {
+      watch?.close()
+      throw error
+    }
+    const { local, remote, netns } = taken
     const id = ++this.#lastTransport
     const held: Held = {
       transport: { id, stream: true, localPort: local.port, remote, local, netns },
       cookie,
       users: 0,
+      ...(watch && { watch }),
+      openNetns: () => socketNetns(fd),
       close: async () => {
         this.#sys.close(fd)
       },
@@ -564,6 +612,7 @@ class HostedDevice {
   async #hold(held: Held, tellWorkers: () => Promise<void>): Promise<void> {
     this.#transports.set(held.transport.id, held)
     this.#options.sockets.set(held.cookie, this)
+    this.#watchOwners()
     try {
       await tellWorkers()
     } catch (error) {
@@ -591,6 +640,26 @@ class HostedDevice {
   #drop(held: Held): void {
     this.#transports.delete(held.transport.id)
     this.#options.sockets.delete(held.cookie)
+    held.watch?.close()
+    this.#watchOwners()
+  }
+
+  /**
+   * Looks now and then whether streams are still their owners', as long as there are any: nothing tells of that while we
+   * have them too. In the older drivers a stream outlives its owner's descriptor (driver-behaviour 6.1).
+   */
+  #watchOwners(): void {
+    const watched = [...this.#transports.values()].some(({ watch }) => watch !== undefined)
+    if (this.kind !== 'ovpn' || watched === (this.#owners !== undefined)) return
+    clearInterval(this.#owners)
+    this.#owners = watched ? setInterval(() => this.#dropOrphans(), OWNERS_MS) : undefined
+    this.#owners?.unref()
+  }
+
+  #dropOrphans(): void {
+    for (const { transport, watch } of [...this.#transports.values()]) {
+      if (watch !== undefined && !watch.isOpen()) this.device.transportClosed(transport.id)
+    }
   }
 }
 

@@ -37,6 +37,16 @@ export const deliberate: readonly Deliberate[] = [
     reason: 'The interface is a TUN device: it has a queue and allows any MTU up to 65535.',
   },
   {
+    step: /^sending: its counters$/,
+    place: /counters\.tx(Packets|Bytes)$/,
+    reason: 'The counters of the interface are about packets inside the tunnel, both ways.',
+  },
+  {
+    step: /^sending: its counters$/,
+    place: /counters\.txDropped$/,
+    reason: 'A packet for a peer that no route leads to is counted as dropped.',
+  },
+  {
     step: /^sockets: new, connected UDP/,
     place: new RegExp(`^$|^${ANSWER}`),
     reason: 'A connected UDP socket is refused: the kernel would give it its data packets, too.',

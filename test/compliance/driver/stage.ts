@@ -351,7 +351,8 @@ export class Stage implements AsyncDisposable {
   async #reached(): Promise<Message[]> {
     const told: Message[] = []
     if (this.kind === 'kernel') return told
-    for (const { ifindex } of this.#devices) {
+    // The first answer may be given before what was found beside its request is worked off.
+    for (const { ifindex } of [...this.#devices, ...this.#devices]) {
       const seen = await this.#dump(ifindex)
       told.push(...seen.filter((one) => one.seq === 0 && !this.#isPacket(one)))
     }

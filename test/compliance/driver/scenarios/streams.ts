@@ -7,6 +7,7 @@ import { OUTSIDE } from '../lab.ts'
 import { framed, ipv4, joined, keyconf, Remote, tampered } from '../packets.ts'
 import { ETH_P_IP, Stream } from '../sockets.ts'
 import type { Device, Stage } from '../stage.ts'
+import { sleep } from '../subject.ts'
 
 const inner = ipv4('10.8.0.2', '10.8.0.1')
 const control = Uint8Array.from({ length: 20 }, (_, i) => (i === 0 ? 0x20 : i))
@@ -154,5 +155,9 @@ async function ends(stage: Stage, open: Open): Promise<void> {
     gone.device.tap.send(ipv4('10.8.0.1', '10.8.0.2'), ETH_P_IP),
   )
   const closed = await open()
-  await watch(stage, closed)('the program closes', () => closed.here.close())
+  await watch(stage, closed)('the program closes', async () => {
+    closed.here.close()
+    // The user-space driver looks for that now and then.
+    await sleep(500)
+  })
 }
