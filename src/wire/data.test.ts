@@ -6,16 +6,21 @@ import {
   AAD_BYTES,
   type DataCipher,
   type DataKey,
+  EPOCH_OVERHEAD_BYTES,
+  type EpochDataKey,
   isKeepalive,
   isOcc,
   KEEPALIVE_MAGIC,
   OCC_MAGIC,
   OVERHEAD_BYTES,
   openDataV2,
+  openEpoch,
   PACKET_ID_OFFSET,
   sealDataV2,
+  sealEpoch,
   TAG_BYTES,
 } from './data.ts'
+import { EpochChain } from './epoch.ts'
 import { keyIdOf, Opcode, opcodeOf, peerIdOf } from './opcode.ts'
 
 // Bun's node:crypto has no ChaCha20-Poly1305: there the reference has to say so, and Node checks its bytes.
@@ -93,6 +98,82 @@ describe('recorded packets of stock peers', () => {
       }
     })
   }
+})
+
+/** Key of the direction's half of key2, in its first epoch. */
+function firstEpochOf(cipher: DataAeadCase['cipher'], half: Uint8Array): EpochDataKey {
+  const chain = new EpochChain(half.subarray(0, 32), cipher === 'AES-128-GCM' ? 16 : 32)
+  return { cipher: cipherOf(cipher), ...chain.key() }
+}
+
+describe('packets of the epoch form, sealed and opened', () => {
+  for (const one of loadVectors('data-aead-epoch').cases) {
+    const header = hex(one.header)
+    if (opcodeOf(header[0]!) !== Opcode.DataV2) continue // published cases whose header is no opcode
+    const key = { cipher: cipherOf(one.cipher), key: hex(one.key), iv: hex(one.implicit_iv) }
+    const packet = {
+      keyId: keyIdOf(header[0]!),
+      peerId: peerIdOf(new DataView(header.buffer).getUint32(0)),
+      epoch: one.epoch,
+      counter: one.counter,
+      plaintext: hex(one.plaintext),
+    }
+    if (one.cipher === 'CHACHA20-POLY1305' && !hasChaCha) {
+      it(`${one.name}: refused, this runtime lacks the cipher`, () => {
+        assert.throws(() => sealEpoch(key, packet))
+        assert.throws(() => openEpoch(key, hex(one.packet)))
+      })
+      continue
+    }
+    it(one.name, () => {
+      assert.deepEqual(sealEpoch(key, packet), hex(one.packet))
+      assert.deepEqual(openEpoch(key, hex(one.packet)), packet)
+    })
+  }
+
+  for (const { epoch, counter, bytes } of loadVectors('packet-id').epoch_packet_id_encoding) {
+    it(`the packet id of epoch ${epoch}, counter ${counter}`, () => {
+      const key: EpochDataKey = { cipher: 'aes-gcm', key: count(32), iv: count(12) }
+      const packet = { keyId: 0, peerId: 0, epoch, counter, plaintext: count(1) }
+      const sealed = sealEpoch(key, packet)
+      assert.deepEqual(sealed.slice(4, 12), hex(bytes))
+      assert.deepEqual(openEpoch(key, sealed), packet)
+    })
+  }
+
+  for (const session of loadVectors('live-sessions').sessions) {
+    if (session.data_format !== 'epoch') continue
+    if (session.cipher === 'CHACHA20-POLY1305' && !hasChaCha) continue
+    const packets = session.packets.filter(({ type }) => type === 'data')
+    it(`${session.name}: ${packets.length} of a stock peer`, () => {
+      assert.ok(packets.length > 0)
+      const key2 = hex(session.key2)
+      for (const { dir, packet, plaintext } of packets) {
+        const key = firstEpochOf(session.cipher, key2.subarray(dir === 'c2s' ? 0 : 128))
+        assert.deepEqual(openEpoch(key, hex(packet))?.plaintext, hex(plaintext!))
+      }
+    })
+  }
+
+  it('nothing that is cut short or has one bit changed opens', () => {
+    const key: EpochDataKey = { cipher: 'aes-gcm', key: count(32), iv: count(12) }
+    const packet = sealEpoch(key, {
+      keyId: 1,
+      peerId: 2,
+      epoch: 3,
+      counter: 4,
+      plaintext: count(9),
+    })
+    assert.equal(packet.length, 9 + EPOCH_OVERHEAD_BYTES)
+    for (let length = 0; length < packet.length; length++) {
+      assert.equal(openEpoch(key, packet.slice(0, length)), undefined, `${length} bytes`)
+    }
+    for (let bit = 0; bit < 8 * packet.length; bit++) {
+      const changed = Uint8Array.from(packet)
+      changed[bit >> 3]! ^= 1 << (bit & 7)
+      assert.equal(openEpoch(key, changed), undefined, `bit ${bit}`)
+    }
+  })
 })
 
 describe('what does not open', () => {

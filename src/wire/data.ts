@@ -1,7 +1,7 @@
 /**
- * Owns the layout of data packets with an AEAD cipher and a 32-bit packet id, the two messages that are not IP
- * packets, and a slow and obvious way to seal and open, to measure the fast one by. Replay and wear-out are
- * packet-id.ts's; the epoch format is not here.
+ * Owns the layouts of data packets with an AEAD cipher, the two messages that are not IP packets, and a slow and
+ * obvious way to seal and open, to measure the fast one by. Replay and wear-out are packet-id.ts's, the keys of epochs
+ * epoch.ts's.
  *
  *     P_DATA_V2 | op, key id, peer id 4 | packet id 4 | tag 16 | ciphertext |      sizes in bytes
  *               |<------- AAD -------->|
@@ -9,7 +9,12 @@
  *                              |<-- AAD -->|
  *     nonce     | packet id 4 | nonce tail 8 |
  *
- * The ciphertext is as long as the plaintext. Source: data-channel reference, 3; driver-behaviour, 1.
+ *     P_DATA_V2 | op, key id, peer id 4 | epoch 2 | counter 6 | ciphertext | tag 16 |      with epoch keys
+ *               |<---------------- AAD ---------------->|
+ *     nonce     | epoch 2 | counter 6 | 0 4 | XOR the epoch's IV
+ *
+ * The ciphertext is as long as the plaintext; nothing in a packet tells which of the two forms it has. Source:
+ * data-channel reference, 3 and 4; driver-behaviour, 1.
  */
 import { createCipheriv, createDecipheriv } from 'node:crypto'
 import { dataV2Word, keyIdOf, Opcode, opcodeOf, peerIdOf } from './opcode.ts'
@@ -21,6 +26,10 @@ export const TAG_BYTES = 16
 /** What a sealed P_DATA_V2 packet is longer than its plaintext. */
 export const OVERHEAD_BYTES = AAD_BYTES + TAG_BYTES
 const NONCE_TAIL_BYTES = 8
+/** What the AAD covers with epoch keys. */
+export const EPOCH_AAD_BYTES = 12
+/** What a sealed packet is longer than its plaintext with epoch keys. */
+export const EPOCH_OVERHEAD_BYTES = EPOCH_AAD_BYTES + TAG_BYTES
 
 /** The "ping": all of the plaintext. Source: data-channel reference, 9.2. */
 export const KEEPALIVE_MAGIC = Uint8Array.from([
@@ -122,8 +131,70 @@ export function openDataV2(key: DataKey, packet: Uint8Array): DataPacket | undef
   }
 }
 
+/** One epoch of one direction. */
+export interface EpochDataKey {
+  cipher: DataCipher
+  key: Uint8Array
+  /** 12 bytes. */
+  iv: Uint8Array
+}
+
+export interface EpochPacket {
+  keyId: number
+  peerId: number
+  /** 16 bits, 1 and up. */
+  epoch: number
+  /** 48 bits, 1 and up. */
+  counter: number
+  plaintext: Uint8Array
+}
+
+/** As `sealDataV2`, in the epoch form. */
+export function sealEpoch(key: EpochDataKey, packet: EpochPacket): Uint8Array {
+  const { plaintext, epoch, counter } = packet
+  const sealed = new Uint8Array(EPOCH_OVERHEAD_BYTES + plaintext.length)
+  const view = new DataView(sealed.buffer)
+  view.setUint32(0, dataV2Word(packet.keyId, packet.peerId))
+  view.setBigUint64(PACKET_ID_OFFSET, (BigInt(epoch) << 48n) | BigInt(counter))
+  const cipher = createCipheriv(nodeName(key), key.key, epochNonceOf(sealed, key.iv), {
+    authTagLength: TAG_BYTES,
+  })
+  cipher.setAAD(sealed.subarray(0, EPOCH_AAD_BYTES), { plaintextLength: plaintext.length })
+  sealed.set(cipher.update(plaintext), EPOCH_AAD_BYTES)
+  cipher.final()
+  sealed.set(cipher.getAuthTag(), EPOCH_AAD_BYTES + plaintext.length)
+  return sealed
+}
+
+/** As `openDataV2`, in the epoch form. The key is that of the packet's epoch, whatever the packet says. */
+export function openEpoch(key: EpochDataKey, packet: Uint8Array): EpochPacket | undefined {
+  if (packet.length < EPOCH_OVERHEAD_BYTES || opcodeOf(packet[0]!) !== Opcode.DataV2) {
+    return undefined
+  }
+  const decipher = createDecipheriv(nodeName(key), key.key, epochNonceOf(packet, key.iv), {
+    authTagLength: TAG_BYTES,
+  })
+  const ciphertext = packet.subarray(EPOCH_AAD_BYTES, -TAG_BYTES)
+  decipher.setAAD(packet.subarray(0, EPOCH_AAD_BYTES), { plaintextLength: ciphertext.length })
+  decipher.setAuthTag(packet.subarray(-TAG_BYTES))
+  const plaintext = new Uint8Array(decipher.update(ciphertext))
+  try {
+    decipher.final()
+  } catch {
+    return undefined
+  }
+  const view = new DataView(packet.buffer, packet.byteOffset, packet.length)
+  return {
+    keyId: keyIdOf(packet[0]!),
+    peerId: peerIdOf(view.getUint32(0)),
+    epoch: view.getUint16(PACKET_ID_OFFSET),
+    counter: Number(view.getBigUint64(PACKET_ID_OFFSET) & 0xffff_ffff_ffffn),
+    plaintext,
+  }
+}
+
 // One type for both: their overloads differ by cipher name only, not in what is called here.
-function nodeName(key: DataKey): 'aes-256-gcm' {
+function nodeName(key: Pick<DataKey, 'cipher' | 'key'>): 'aes-256-gcm' {
   const name = key.cipher === 'aes-gcm' ? `aes-${key.key.length * 8}-gcm` : key.cipher
   return name as 'aes-256-gcm'
 }
@@ -132,5 +203,11 @@ function nonceOf(packet: Uint8Array, tail: Uint8Array): Uint8Array {
   const nonce = new Uint8Array(4 + NONCE_TAIL_BYTES)
   nonce.set(packet.subarray(PACKET_ID_OFFSET, AAD_BYTES))
   nonce.set(tail, 4)
+  return nonce
+}
+
+function epochNonceOf(packet: Uint8Array, iv: Uint8Array): Uint8Array {
+  const nonce = Uint8Array.from(iv)
+  for (let i = 0; i < 8; i++) nonce[i]! ^= packet[PACKET_ID_OFFSET + i]!
   return nonce
 }

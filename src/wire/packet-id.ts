@@ -1,6 +1,6 @@
 /**
- * Owns 32-bit packet ids: the sender's counter with its end, and the receiver's replay window. Neither knows the
- * key it belongs to; the 16 + 48-bit ids of epoch keys are not here. Source: driver-behaviour, 2.2 and 3.3.
+ * Owns packet ids: the sender's counter of 32 bits with its end, and the receiver's replay window. Neither knows the
+ * key it belongs to; counters of epoch keys are epoch.ts's. Source: driver-behaviour, 2.2 and 3.3.
  */
 
 const LAST_PACKET_ID = 0xffffffff
@@ -54,7 +54,7 @@ export class ReplayWindow {
     this.#seen = new Uint32Array(size >> 5)
   }
 
-  /** Whether `id` (32 bits, unsigned) is new at the time `now` (monotonic milliseconds); it then is no longer. */
+  /** Whether `id` (unsigned, of any width below 2 ** 53) is new at the time `now` (monotonic milliseconds); it then is no longer. */
   accept(id: number, now: number): boolean {
     if (id === 0) return false
     if (now - this.#lastAccepted >= BACKTRACK_MS) this.#floor = this.#highest

@@ -18,6 +18,33 @@ export interface DataAeadCase {
   packet: string
 }
 
+/** One data packet of the epoch format. */
+export interface EpochAeadCase extends Omit<DataAeadCase, 'direction' | 'packet_id'> {
+  e1: string
+  epoch_secret: string
+  epoch: number
+  counter: number
+}
+
+/** Keys of some epochs of one chain; without `e1`, a secret in the middle of one. */
+export interface EpochKeysCase {
+  name: string
+  cipher: DataAeadCase['cipher']
+  e1?: string
+  epochs: { epoch: number; secret: string; key: string; iv: string }[]
+}
+
+export interface HkdfVectors {
+  hkdf_expand_sha256: { name: string; prk: string; info: string; length: number; okm: string }[]
+  ovpn_expand_label: {
+    name: string
+    secret: string
+    label_text: string
+    length: number
+    output: string
+  }[]
+}
+
 export interface ReplayCase {
   name: string
   window: number
@@ -38,7 +65,13 @@ export interface LiveSession {
 
 export interface VectorFiles {
   'data-aead-classic': { cases: DataAeadCase[] }
-  'packet-id': { replay_window_id_only: ReplayCase[] }
+  'data-aead-epoch': { cases: EpochAeadCase[] }
+  'epoch-keys': { cases: EpochKeysCase[] }
+  hkdf: HkdfVectors
+  'packet-id': {
+    replay_window_id_only: ReplayCase[]
+    epoch_packet_id_encoding: { epoch: number; counter: number; bytes: string }[]
+  }
   'live-sessions': { sessions: LiveSession[] }
 }
 
