@@ -33,6 +33,8 @@ const QUIET: EngineSink = {
   floated() {},
   relocated() {},
   keyExhausted() {},
+  keyAgeing() {},
+  epochPulled() {},
 }
 /** Where the datagrams come from, and where they go. */
 const FROM = Endpoint.of('192.0.2.1', 1194)

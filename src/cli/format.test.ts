@@ -99,7 +99,17 @@ const peer: Peer = {
   linkRxPackets: 1,
   linkTxPackets: 2,
   lastRxMs: 12_345,
-  keys: [{ slot: 'primary', keyId: 3, cipherAlg: 'aes-gcm', ageMs: 61_000, packetId: 2 }],
+  keys: [
+    {
+      slot: 'primary',
+      keyId: 3,
+      cipherAlg: 'aes-gcm',
+      ageMs: 61_000,
+      packetId: 2,
+      format: 'classic',
+      epoch: 0,
+    },
+  ],
   drops: [{ reason: 'rx-replay', count: 4 }],
 }
 

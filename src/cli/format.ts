@@ -1,6 +1,6 @@
 /** How things are shown: sizes, ages, devices with their peers, events. Pure: the time is passed in. */
 import { type Json, json } from '../uapi/dialects/json.ts'
-import type { DriverEvent, Link, Peer, PeerKey } from '../uapi/types.ts'
+import type { DriverEvent, KeyInfo, Link, Peer, PeerKey } from '../uapi/types.ts'
 
 /** A device with its peers, as `ovpn show` tells of it. */
 export interface DeviceView {
@@ -69,8 +69,14 @@ function peerEndpoint(peer: Partial<Peer>): string | undefined {
   return formatEndpoint(address, remotePort, remoteIpv6ScopeId)
 }
 
-function formatKey({ slot, keyId, cipherAlg, ageMs, packetId }: PeerKey): string {
-  const sent = `${plural(packetId, 'packet')} sent`
+/** `primary: aes-gcm, id 3`, with the epoch where there is one. */
+export function formatKeyInfo({ slot, cipherAlg, keyId, epoch }: KeyInfo): string {
+  const where = epoch === undefined ? '' : `, epoch ${epoch}`
+  return `${slot}: ${cipherAlg}, id ${keyId}${where}`
+}
+
+function formatKey({ slot, keyId, cipherAlg, ageMs, packetId, format, epoch }: PeerKey): string {
+  const sent = `${plural(packetId, 'packet')} sent${format === 'epoch' ? ` in epoch ${epoch}` : ''}`
   return `${slot}: ${cipherAlg}, id ${keyId}, ${formatDuration(ageMs)} old, ${sent}`
 }
 

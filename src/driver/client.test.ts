@@ -294,6 +294,10 @@ describe('links of a driver without our extensions', () => {
   it('are made, told and removed through rtnetlink', async () => {
     const { backend, client } = await startKernelLike()
     assert.equal(client.extended, false)
+    await assert.rejects(client.keyNew(7, { ...keyconf, format: 'epoch' }), {
+      errno: 'EOPNOTSUPP',
+      attribute: 'keyconf.format',
+    })
     const made = await client.linkNew({ kind: 'ovpn', mode: 'mp', name: 'tun5', mtu: 1400 })
     assert.deepEqual(
       [made.name, made.mode, made.mtu, made.provider],

@@ -131,7 +131,11 @@ export class DriverClient {
     await this.#do('peer-del', { ifindex, peer: { id } })
   }
 
+  /** EOPNOTSUPP for epoch keys where the driver has none: the kernel's, and the older dialects. */
   async keyNew(ifindex: number, keyconf: KeyConf): Promise<void> {
+    if (keyconf.format === 'epoch' && !this.extended) {
+      throw new ApiError('EOPNOTSUPP', 'this driver has no epoch keys', 'keyconf.format')
+    }
     await this.#do('key-new', { ifindex, keyconf })
   }
 

@@ -92,6 +92,8 @@ export const PEER_ID_MAX = 0xffffff
 export const KEEPALIVE_MAX = 86_400
 /** The part of a nonce that is not the packet id, in bytes. */
 export const NONCE_TAIL_BYTES = 8
+/** The secret that epoch keys follow from, in bytes, whatever the cipher. */
+export const EPOCH_SECRET_BYTES = 32
 /** Longest device name, in bytes (IFNAMSIZ without the NUL). */
 export const NAME_MAX = 15
 /** Numbers from here up are ours: commands, top-level attributes, attributes of the kernel's own sets. */
@@ -107,6 +109,7 @@ export const delReason = [
   'transport-disconnect',
 ] as const
 export const mode = ['p2p', 'mp'] as const
+export const keyFormat = ['classic', 'epoch'] as const
 export const linkKind = ['ovpn', 'ovpn-dco'] as const
 export const transport = ['udp', 'tcp'] as const
 
@@ -114,13 +117,13 @@ export const keydir = attributes({
   'cipher-key': {
     type: 'binary',
     maxLength: 256,
-    doc: 'Key of the cipher: 16, 24 or 32 bytes for AES-GCM, 32 for ChaCha20-Poly1305',
+    doc: 'Key of the cipher: 16, 24 or 32 bytes for AES-GCM, 32 for ChaCha20-Poly1305; with epoch keys the first secret, 32',
   },
   'nonce-tail': {
     type: 'binary',
     minLength: NONCE_TAIL_BYTES,
     maxLength: NONCE_TAIL_BYTES,
-    doc: 'Last 8 bytes of the nonce, behind the packet id',
+    doc: 'Last 8 bytes of the nonce, behind the packet id; epoch keys do not use it',
   },
 })
 
@@ -135,6 +138,18 @@ export const keyconf = attributes({
   },
   'encrypt-dir': { type: 'nest', of: keydir, doc: 'Key material to send with' },
   'decrypt-dir': { type: 'nest', of: keydir, doc: 'Key material to receive with' },
+  format: {
+    type: 'u32',
+    enum: keyFormat,
+    extension: true,
+    doc: 'Form of the packets, classic if absent; with `epoch`, keys follow from a secret, one after the other',
+  },
+  'key-size': {
+    type: 'u32',
+    extension: true,
+    doc: "Bytes of AES-GCM's keys, which an epoch secret does not tell: 16, 24 or 32; 32 if absent",
+  },
+  epoch: { type: 'u32', extension: true, doc: 'Epoch last sent with' },
 })
 
 export const drop = attributes({
@@ -148,7 +163,9 @@ export const peerKey = attributes({
   'key-id': { type: 'u32', max: 7, doc: 'Number of the key in packets' },
   'cipher-alg': { type: 'u32', enum: cipher, doc: 'Cipher' },
   'age-ms': { type: 'uint', doc: 'Milliseconds since it was installed' },
-  'packet-id': { type: 'uint', doc: 'Packet id last sent; 0 before the first' },
+  'packet-id': { type: 'uint', doc: 'Packet id last sent, in its epoch; 0 before the first' },
+  format: { type: 'u32', enum: keyFormat, doc: 'Form of the packets' },
+  epoch: { type: 'u32', doc: 'Epoch last sent with; 0 for a key that has none' },
 })
 
 export const peer = attributes({
@@ -415,7 +432,7 @@ export const commands = {
       ifindex: true,
       nest: 'keyconf',
       required: ['peer-id', 'slot', 'key-id', 'cipher-alg', 'encrypt-dir', 'decrypt-dir'],
-      optional: [],
+      optional: ['format', 'key-size'],
     },
   },
   'key-get': {
@@ -425,7 +442,7 @@ export const commands = {
       ifindex: false,
       nest: 'keyconf',
       required: ['peer-id', 'slot', 'key-id', 'cipher-alg'],
-      optional: [],
+      optional: ['format', 'epoch'],
     },
   },
   'key-swap': {
@@ -477,7 +494,7 @@ export const notifications = {
     message: { ifindex: true, nest: 'peer', required: ['id', 'del-reason'], optional: [] },
   },
   'key-swap-ntf': {
-    doc: "A key's packet ids are used up, and the key was removed: another is needed.",
+    doc: "Another key is needed. This one's packet ids are used up and it was removed; or it has epochs, works, and most are used up.",
     message: { ifindex: true, nest: 'keyconf', required: ['peer-id', 'key-id'], optional: [] },
   },
   'peer-float-ntf': {

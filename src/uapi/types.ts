@@ -8,8 +8,8 @@ import type {
   commands,
   delReason,
   Infer,
-  keyconf,
   keydir,
+  keyFormat,
   keySlot,
   linkKind,
   Message,
@@ -22,6 +22,7 @@ import type {
 } from './spec.ts'
 
 export type Cipher = (typeof cipher)[number]
+export type KeyFormat = (typeof keyFormat)[number]
 export type Slot = (typeof keySlot)[number]
 export type DelReason = (typeof delReason)[number]
 export type Mode = (typeof mode)[number]
@@ -30,7 +31,6 @@ export type Transport = (typeof transport)[number]
 /** Names of the generic-netlink families. */
 export type DialectName = 'ovpn-dco' | 'ovpn-dco-v2' | 'ovpn'
 
-export type KeyConf = Infer<typeof keyconf>
 export type KeyDir = Infer<typeof keydir>
 export type PeerKey = Infer<typeof peerKey>
 
@@ -86,6 +86,8 @@ export type Reply = Peer | KeyInfo | Link
 
 export type PeerNew = ArgsOf<'peer-new'>['peer']
 export type PeerSet = ArgsOf<'peer-set'>['peer']
+/** A key with its material. */
+export type KeyConf = ArgsOf<'key-new'>['keyconf']
 export type LinkNew = ArgsOf<'link-new'>['link']
 
 /** Something the driver tells unasked: `{ event: 'peer-del-ntf', ifindex, peer }` and the like. */

@@ -684,6 +684,41 @@ describe('key lengths', () => {
   }
 })
 
+describe('epoch keys', () => {
+  type Row = [why: string, fields: Partial<KeyConf>, bytes: number, refused?: string]
+  const rows: Row[] = [
+    ['AES-256 where nothing is said', {}, 32],
+    ['AES-128 from the same secret', { keySize: 16 }, 32],
+    ['AES-192', { keySize: 24 }, 32],
+    ['AES-256', { keySize: 32 }, 32],
+    ['ChaCha20', { cipherAlg: 'chacha20-poly1305' }, 32],
+    ['ChaCha20 with its one size', { cipherAlg: 'chacha20-poly1305', keySize: 32 }, 32],
+    ['no size of ChaCha20', { cipherAlg: 'chacha20-poly1305', keySize: 16 }, 32, 'key-size'],
+    ['no size of AES', { keySize: 20 }, 32, 'key-size'],
+    ['a secret is not as short as the key', { keySize: 16 }, 16, 'encrypt-dir.cipher-key'],
+    ['nor as long as its part of key2', {}, 64, 'encrypt-dir.cipher-key'],
+    ['a size, and no secret', { format: 'classic', keySize: 32 }, 32, 'key-size'],
+  ]
+  for (const [why, fields, bytes, refused] of rows) {
+    it(`${why}: ${refused === undefined ? 'fits' : 'EINVAL'}`, () => {
+      const direction = { cipherKey: new Uint8Array(bytes), nonceTail: new Uint8Array(8) }
+      const keyconf: KeyConf = {
+        peerId: 3,
+        slot: 'primary',
+        keyId: 0,
+        cipherAlg: 'aes-gcm',
+        encryptDir: direction,
+        decryptDir: direction,
+        format: 'epoch',
+        ...fields,
+      }
+      const run = () => checkKeyLengths(keyconf)
+      if (refused === undefined) run()
+      else assert.throws(run, { errno: 'EINVAL', attribute: `keyconf.${refused}` })
+    })
+  }
+})
+
 /** xorshift32. */
 function random(seed: number): (below: number) => number {
   let state = seed
@@ -768,7 +803,17 @@ describe('bytes of no good', () => {
         linkRxPackets: 1,
         linkTxPackets: 1,
         transport: 'udp',
-        keys: [{ slot: 'primary', keyId: 1, cipherAlg: 'aes-gcm', ageMs: 1, packetId: 1 }],
+        keys: [
+          {
+            slot: 'primary',
+            keyId: 1,
+            cipherAlg: 'aes-gcm',
+            ageMs: 1,
+            packetId: 1,
+            format: 'classic',
+            epoch: 0,
+          },
+        ],
         drops: [{ reason: 'replay', count: 1 }],
       }),
       dialect.encodeEvent({

@@ -19,7 +19,7 @@
 import { attributes, type Attribute as Item, NetlinkError, nested } from '../netlink/attribute.ts'
 import { formatIp, isMapped, isUnspecified, parseIp, unmapped } from './address.ts'
 import { ApiError, type ErrorDetail } from './errno.ts'
-import { type Attribute, type Attributes, EXTENSION_BASE } from './spec.ts'
+import { type Attribute, type Attributes, EPOCH_SECRET_BYTES, EXTENSION_BASE } from './spec.ts'
 import type { DialectName, KeyConf, Mode, PeerNew, PeerSet, Transport } from './types.ts'
 
 /** An attribute on the wire of one dialect. */
@@ -440,9 +440,16 @@ export function checkCipher(keyconf: KeyConf): KeyConf {
   throw new ApiError('EINVAL', 'unsupported cipher', 'keyconf.cipher-alg')
 }
 
-/** EINVAL for keys that do not fit their cipher. The kernel finds out after it has found the peer. */
+/** EINVAL for keys that do not fit their cipher and format. The kernel finds out after it has found the peer. */
 export function checkKeyLengths(keyconf: KeyConf): void {
-  const lengths = keyconf.cipherAlg === 'aes-gcm' ? [16, 24, 32] : [32]
+  const { keySize } = keyconf
+  const sizes = keyconf.cipherAlg === 'aes-gcm' ? [16, 24, 32] : [32]
+  const epoch = keyconf.format === 'epoch'
+  if (keySize !== undefined && !(epoch && sizes.includes(keySize))) {
+    const reason = epoch ? `${sizes.join(', ')} expected` : 'a key tells its size itself'
+    throw new ApiError('EINVAL', reason, 'keyconf.key-size')
+  }
+  const lengths = epoch ? [EPOCH_SECRET_BYTES] : sizes
   const wrong = (['encryptDir', 'decryptDir'] as const).find(
     (direction) => !lengths.includes(keyconf[direction].cipherKey.length),
   )
@@ -450,7 +457,7 @@ export function checkKeyLengths(keyconf: KeyConf): void {
   const name = wrong === 'encryptDir' ? 'encrypt-dir' : 'decrypt-dir'
   throw new ApiError(
     'EINVAL',
-    `a key of ${lengths.join(', ')} bytes is needed`,
+    `a ${epoch ? 'secret' : 'key'} of ${lengths.join(', ')} bytes is needed`,
     `keyconf.${name}.cipher-key`,
   )
 }

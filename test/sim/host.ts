@@ -24,6 +24,7 @@ interface HostEvents {
   expired?(peer: Peer): void
   floated?(peer: Peer): void
   keyExhausted?(peer: Peer, keyId: number): void
+  keyAgeing?(peer: Peer, keyId: number): void
 }
 
 export class Host {
@@ -77,6 +78,8 @@ export class Host {
         handOverDatagram: () => false,
         relocated: () => undefined,
         keyExhausted: (peer, keyId) => events.keyExhausted?.(peer, keyId),
+        keyAgeing: (peer, keyId) => events.keyAgeing?.(peer, keyId),
+        epochPulled: () => {}, // one engine both sends and receives
       },
     })
     this.#attach()

@@ -131,6 +131,9 @@ export class Rig {
         handOverDatagram: () => false,
         relocated: () => undefined,
         keyExhausted: (peer, keyId) => this.events.push(`exhausted ${peer.id} key ${keyId}`),
+        keyAgeing: (peer, keyId) => this.events.push(`ageing ${peer.id} key ${keyId}`),
+        epochPulled: (peer, keyId, epoch) =>
+          this.events.push(`pulled ${peer.id} key ${keyId} to epoch ${epoch}`),
       },
     })
   }

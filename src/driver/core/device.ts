@@ -12,6 +12,7 @@ import type {
   KeyInfo,
   LinkKind,
   Mode,
+  PeerKey,
   PeerNew,
   Peer as PeerReply,
   PeerSet,
@@ -19,8 +20,8 @@ import type {
 } from '../../uapi/types.ts'
 import { checkKeyLengths, peerForMode, peerForTransport } from '../../uapi/validate.ts'
 import { addressText, addressWords, isV4 } from './address.ts'
-import type { PeerChange, PeerSnapshot } from './engine.ts'
-import type { KeyCipher, KeyConfig } from './key-slot.ts'
+import type { KeySnapshot, PeerChange, PeerSnapshot } from './engine.ts'
+import type { KeyCipher, KeyConfig, KeyFormat } from './key-slot.ts'
 import type { EndpointConfig, PeerConfig, PeerHandle, TransportId } from './peer.ts'
 
 /** A transport socket that the driver has, or could have. */
@@ -91,6 +92,7 @@ interface PeerRecord {
 interface KeyRecord {
   keyId: number
   cipher: KeyInfo['cipherAlg']
+  format: KeyFormat
 }
 
 /** Handles are never used twice, on any device. */
@@ -214,16 +216,22 @@ export class Device {
 
   keyNew(args: ArgsOf<'key-new'>['keyconf'], dialect: DialectName): Promise<void> {
     return this.#alone(async () => {
-      const { cipherAlg, encryptDir, decryptDir, keyId, slot } = args
+      const { cipherAlg, encryptDir, decryptDir, keyId, slot, format = 'classic' } = args
       try {
         const record = this.#find(args.peerId)
         const cipher = this.#cipherOf(args, dialect)
-        const config: KeyConfig = { keyId, cipher, encrypt: encryptDir, decrypt: decryptDir }
-        if (cipherAlg !== 'none') {
-          config.decryptCipher = cipherOf(cipherAlg, decryptDir.cipherKey)
+        const config: KeyConfig = {
+          keyId,
+          cipher,
+          format,
+          encrypt: encryptDir,
+          decrypt: decryptDir,
+        }
+        if (cipherAlg !== 'none' && format === 'classic') {
+          config.decryptCipher = cipherOf(cipherAlg, decryptDir.cipherKey.length)
         }
         if (!(await this.#path.installKey(record.handle, slot, config))) throw noPeer(args.peerId)
-        record.keys[slot] = { keyId, cipher: cipherAlg }
+        record.keys[slot] = { keyId, cipher: cipherAlg, format }
       } finally {
         encryptDir.cipherKey.fill(0)
         decryptDir.cipherKey.fill(0)
@@ -233,11 +241,16 @@ export class Device {
 
   keyGet(peerId: number, slot: Slot): Promise<KeyInfo> {
     return this.#alone(async () => {
-      const key = this.#find(peerId).keys[slot]
+      const { keys, handle } = this.#find(peerId)
+      const key = keys[slot]
       if (key === undefined) {
         throw new ApiError('ENOENT', `cannot get key from slot ${slot} for peer ${peerId}`)
       }
-      return { peerId, slot, keyId: key.keyId, cipherAlg: key.cipher }
+      const info: KeyInfo = { peerId, slot, keyId: key.keyId, cipherAlg: key.cipher }
+      if (key.format === 'classic') return info // all that the kernel's driver tells
+      const snapshot = await this.#path.snapshot(handle)
+      const epoch = snapshot?.keys.find((one) => one.slot === slot)?.epoch
+      return { ...info, format: key.format, ...(epoch !== undefined && { epoch }) }
     })
   }
 
@@ -330,10 +343,13 @@ export class Device {
         break
       }
     }
-    this.#sink.notify(
-      { event: 'key-swap-ntf', ifindex: this.ifindex, keyconf: { peerId: record.id, keyId } },
-      record.transport.netns,
-    )
+    this.#askForKey(record, keyId)
+  }
+
+  /** The key still works, but should have a successor. */
+  keyAgeing(handle: PeerHandle, keyId: number): void {
+    const record = this.#byHandle.get(handle)
+    if (record !== undefined) this.#askForKey(record, keyId)
   }
 
   // Inside -----------------------------------------------------------------------------------------------------------
@@ -346,6 +362,13 @@ export class Device {
     })
     this.#last = turn.catch(() => undefined)
     return turn
+  }
+
+  #askForKey(record: PeerRecord, keyId: number): void {
+    this.#sink.notify(
+      { event: 'key-swap-ntf', ifindex: this.ifindex, keyconf: { peerId: record.id, keyId } },
+      record.transport.netns,
+    )
   }
 
   #find(id: number): PeerRecord {
@@ -467,17 +490,18 @@ export class Device {
       throw new ApiError('EINVAL', 'unsupported cipher', 'keyconf.cipher-alg')
     }
     checkKeyLengths(args)
-    return cipherOf(cipherAlg, encryptDir.cipherKey)
+    const bytes = args.format === 'epoch' ? (args.keySize ?? 32) : encryptDir.cipherKey.length
+    return cipherOf(cipherAlg, bytes)
   }
 }
 
 /** AES by the length of its key. */
 function cipherOf(
   cipherAlg: 'aes-gcm' | 'chacha20-poly1305',
-  { length }: Uint8Array,
+  bytes: number,
 ): Exclude<KeyCipher, 'none'> {
   if (cipherAlg !== 'aes-gcm') return cipherAlg
-  return length === 16 ? 'aes-128-gcm' : length === 24 ? 'aes-192-gcm' : 'aes-256-gcm'
+  return bytes === 16 ? 'aes-128-gcm' : bytes === 24 ? 'aes-192-gcm' : 'aes-256-gcm'
 }
 
 type VpnChange = Pick<PeerChange, 'vpnIpv4' | 'vpnIpv6'>
@@ -540,15 +564,21 @@ function describe(record: PeerRecord, snapshot: PeerSnapshot, extended: boolean)
     reply.transport = transport.stream ? 'tcp' : 'udp'
     if (snapshot.lastRxMs !== undefined) reply.lastRxMs = Math.round(snapshot.lastRxMs)
     if (snapshot.lastTxMs !== undefined) reply.lastTxMs = Math.round(snapshot.lastTxMs)
-    reply.keys = snapshot.keys.map((key) => ({
-      slot: key.slot,
-      keyId: key.keyId,
-      cipherAlg:
-        key.cipher === 'none' || key.cipher === 'chacha20-poly1305' ? key.cipher : 'aes-gcm',
-      ageMs: Math.round(key.ageMs),
-      packetId: key.lastPacketId,
-    }))
+    reply.keys = snapshot.keys.map(describeKey)
     reply.drops = snapshot.drops
   }
   return reply
+}
+
+function describeKey(key: KeySnapshot): PeerKey {
+  const { slot, keyId, cipher, format, epoch } = key
+  return {
+    slot,
+    keyId,
+    cipherAlg: cipher === 'none' || cipher === 'chacha20-poly1305' ? cipher : 'aes-gcm',
+    ageMs: Math.round(key.ageMs),
+    packetId: key.lastPacketId,
+    format,
+    epoch,
+  }
 }

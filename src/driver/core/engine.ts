@@ -7,7 +7,14 @@
 import { addressWords, Endpoint } from './address.ts'
 import type { AeadProvider } from './aead.ts'
 import type { Millis } from './keepalive.ts'
-import { type KeyCipher, type KeyConfig, KeySlot, wipe } from './key-slot.ts'
+import {
+  createKeySlot,
+  type KeyCipher,
+  type KeyConfig,
+  type KeyFormat,
+  type KeySlot,
+  wipe,
+} from './key-slot.ts'
 import type { PacketMemory } from './memory.ts'
 import { Outbox } from './outbox.ts'
 import { type EndpointConfig, Peer, type PeerConfig, type PeerHandle } from './peer.ts'
@@ -39,7 +46,12 @@ export interface EngineSink {
   expired(peer: Peer): void
   floated(peer: Peer): void
   relocated(peer: Peer): void
+  /** The key is gone. */
   keyExhausted(peer: Peer, keyId: number): void
+  /** The key will not last for ever, but works. */
+  keyAgeing(peer: Peer, keyId: number): void
+  /** This epoch is the least that packets to the peer may have; who sends to it has to know. */
+  epochPulled(peer: Peer, keyId: number, epoch: number): void
 }
 
 export type SlotName = 'primary' | 'secondary'
@@ -71,8 +83,19 @@ export interface PeerSnapshot {
   linkTxPackets: number
   lastRxMs: number | undefined
   lastTxMs: number | undefined
-  keys: { slot: SlotName; keyId: number; cipher: KeyCipher; ageMs: number; lastPacketId: number }[]
+  keys: KeySnapshot[]
   drops: { reason: string; count: number }[]
+}
+
+export interface KeySnapshot {
+  slot: SlotName
+  keyId: number
+  cipher: KeyCipher
+  format: KeyFormat
+  ageMs: number
+  /** Last sent with; the epoch is 0 for a key that has none. */
+  epoch: number
+  lastPacketId: number
 }
 
 export interface EngineStats {
@@ -201,7 +224,11 @@ export class Engine {
       wipe(config)
       return false
     }
-    const key = new KeySlot(config, this.#provider, this.#memory, this.#nonce, now)
+    const { keyId } = config
+    const key = createKeySlot(config, this.#provider, this.#memory, this.#nonce, now, {
+      ageing: () => this.#sink.keyAgeing(peer, keyId),
+      pulled: (epoch) => this.#sink.epochPulled(peer, keyId, epoch),
+    })
     peer[slot]?.close()
     peer[slot] = key
     return true
@@ -229,6 +256,11 @@ export class Engine {
       this.deleteKey(handle, slot)
       return
     }
+  }
+
+  /** Another worker receives from the peer, and this epoch is the least to send with. */
+  pullEpoch(handle: PeerHandle, keyId: number, epoch: number): void {
+    this.#table.byHandle(handle)?.slotFor(keyId)?.pull(epoch)
   }
 
   peer(handle: PeerHandle): Peer | undefined {
@@ -326,18 +358,11 @@ export class Engine {
 
 function snapshot(peer: Peer, now: Millis): PeerSnapshot {
   const { remote, primary, secondary } = peer
-  const key = (slot: SlotName, of: KeySlot | undefined) =>
-    of === undefined
-      ? []
-      : [
-          {
-            slot,
-            keyId: of.keyId,
-            cipher: of.cipher,
-            ageMs: now - of.installed,
-            lastPacketId: of.lastPacketId,
-          },
-        ]
+  const key = (slot: SlotName, of: KeySlot | undefined): KeySnapshot[] => {
+    if (of === undefined) return []
+    const { keyId, cipher, format, epoch, lastPacketId } = of
+    return [{ slot, keyId, cipher, format, ageMs: now - of.installed, epoch, lastPacketId }]
+  }
   const age = (at: Millis) => (at === -Infinity ? undefined : now - at)
   return {
     handle: peer.handle,

@@ -1,155 +1,98 @@
 /**
- * One installed key: both directions, its packet ids and its replay window. Wire form and nonce: docs/PROTOCOL.md,
- * "DATA_V2"; slots and their life: driver-behaviour, 4.
- *
- *     | op, key id, peer id 4 | packet id 4 | tag 16 | ciphertext |      sizes in bytes
- *     |<------- AAD -------->|
+ * What the data path needs of an installed key, whatever its format (classic-slot.ts, epoch-slot.ts). Slots and their
+ * life: driver-behaviour, 4.
  */
-import { AAD_BYTES, OVERHEAD_BYTES, PACKET_ID_OFFSET, TAG_BYTES } from '../../wire/data.ts'
-import { dataV2Word } from '../../wire/opcode.ts'
-import { PacketIdCounter, ReplayWindow } from '../../wire/packet-id.ts'
-import type { Aead, AeadCipher, AeadProvider } from './aead.ts'
+import type { AeadCipher, AeadProvider } from './aead.ts'
+import { ClassicSlot } from './classic-slot.ts'
+import { EpochSlot } from './epoch-slot.ts'
 import type { Millis } from './keepalive.ts'
 import type { PacketMemory } from './memory.ts'
 
 export type KeyCipher = AeadCipher | 'none'
+export type KeyFormat = 'classic' | 'epoch'
 
 /** Key material of one direction; `cipherKey` is wiped once the cipher has it. */
 export interface KeyDirection {
+  /** The cipher's key; with epoch keys the secret of the first epoch, 32 bytes. */
   cipherKey: Uint8Array
-  /** 8 bytes. */
+  /** 8 bytes; not used with epoch keys. */
   nonceTail: Uint8Array
 }
 
 export interface KeyConfig {
   keyId: number
+  /** With epoch keys, one of the AEADs. */
   cipher: KeyCipher
-  /** Where the key to receive with has another length. */
+  /** Where the key to receive with has another length; classic keys only. */
   decryptCipher?: AeadCipher
+  /** Classic where absent. */
+  format?: KeyFormat
   encrypt: KeyDirection
   decrypt: KeyDirection
   /** For tests of the end of the packet ids; 1 by default. */
   firstPacketId?: number
+  /** For tests of the end of the epochs: that of the secrets; 1 by default. */
+  firstEpoch?: number
+  /** For tests of moving on: blocks and packets in an epoch; the cipher's limit by default. */
+  usageLimit?: number
 }
 
-export class KeySlot {
+/** What a key tells of itself. */
+export interface KeyListener {
+  /** Called once when the key, still usable, should have a successor. */
+  ageing(): void
+  /** By what was received, this is the least epoch to send with: for who sends elsewhere with the same key. */
+  pulled(epoch: number): void
+}
+
+/** One key: both directions, its packet ids and replay windows. All positions are offsets in the packet memory. */
+export interface KeySlot {
+  readonly format: KeyFormat
   readonly keyId: number
   readonly cipher: KeyCipher
   readonly installed: Millis
   /** Bytes a sealed packet has more than its plaintext. */
   readonly overhead: number
-  readonly #memory: PacketMemory
-  readonly #nonce: number
-  readonly #sealer: Aead | undefined
-  readonly #opener: Aead | undefined
-  readonly #packetIds: PacketIdCounter
-  readonly #window = new ReplayWindow()
-  readonly #sealTail: readonly [number, number]
-  readonly #openTail: readonly [number, number]
-
-  /** `nonce`: offset of 12 bytes of scratch. Throws what the provider throws; wipes the key material in any case. */
-  constructor(
-    config: KeyConfig,
-    provider: AeadProvider,
-    memory: PacketMemory,
-    nonce: number,
-    now: Millis,
-  ) {
-    const { encrypt, decrypt, cipher } = config
-    this.keyId = config.keyId
-    this.cipher = cipher
-    this.installed = now
-    this.overhead = cipher === 'none' ? AAD_BYTES : OVERHEAD_BYTES
-    this.#memory = memory
-    this.#nonce = nonce
-    this.#packetIds = new PacketIdCounter(config.firstPacketId)
-    try {
-      this.#sealTail = words(encrypt.nonceTail)
-      this.#openTail = words(decrypt.nonceTail)
-      if (cipher !== 'none') {
-        this.#sealer = provider.create(cipher, encrypt.cipherKey, 'seal')
-        try {
-          const opening = config.decryptCipher ?? cipher
-          this.#opener = provider.create(opening, decrypt.cipherKey, 'open')
-        } catch (error) {
-          this.#sealer.close()
-          throw error
-        }
-      }
-    } finally {
-      wipe(config)
-    }
-  }
-
-  /** The packet id last sent; 0 before the first. */
-  get lastPacketId(): number {
-    return (this.#packetIds.peek() || 2 ** 32) - 1
-  }
-
+  /** Epoch last sent with; 0 for a key that has none. */
+  readonly epoch: number
+  /** The packet id last sent, of that epoch; 0 before the first. */
+  readonly lastPacketId: number
   /**
    * Seals `length` bytes at `plain` to `out`; the areas do not overlap and `out` has room for `overhead` more.
    *
    * @returns bytes written; 0: no packet id is left; -1: the cipher failed (the packet id is used up all the same)
    */
-  seal(plain: number, length: number, out: number, peerId: number): number {
-    const { view } = this.#memory
-    const packetId = this.#packetIds.next()
-    if (packetId === 0) return 0
-    view.setUint32(out, dataV2Word(this.keyId, peerId))
-    view.setUint32(out + PACKET_ID_OFFSET, packetId)
-    if (this.#sealer === undefined) {
-      this.#memory.u8.copyWithin(out + AAD_BYTES, plain, plain + length)
-      return AAD_BYTES + length
-    }
-    const nonce = this.#nonce
-    view.setUint32(nonce, packetId)
-    view.setInt32(nonce + 4, this.#sealTail[0])
-    view.setInt32(nonce + 8, this.#sealTail[1])
-    const tag = out + AAD_BYTES
-    const sealed = this.#sealer.seal(nonce, out, AAD_BYTES, plain, length, tag + TAG_BYTES, tag)
-    return sealed ? OVERHEAD_BYTES + length : -1
-  }
-
+  seal(plain: number, length: number, out: number, peerId: number): number
   /**
    * Opens the packet of `length` bytes (header included) at `packet` to `out`, which has room for its plaintext.
    * Says nothing of its freshness: see `fresh`.
    *
-   * @returns the plaintext's length, or -1: too short or not authentic
+   * @returns the plaintext's length; -1: too short or not authentic; -2: there is no key for its epoch
    */
-  open(packet: number, length: number, out: number): number {
-    const plainLength = length - this.overhead
-    if (plainLength < 0) return -1
-    if (this.#opener === undefined) {
-      this.#memory.u8.copyWithin(out, packet + AAD_BYTES, packet + length)
-      return plainLength
-    }
-    const { view } = this.#memory
-    const nonce = this.#nonce
-    view.setInt32(nonce, view.getInt32(packet + PACKET_ID_OFFSET))
-    view.setInt32(nonce + 4, this.#openTail[0])
-    view.setInt32(nonce + 8, this.#openTail[1])
-    const tag = packet + AAD_BYTES
-    const opened = this.#opener.open(
-      nonce,
-      packet,
-      AAD_BYTES,
-      tag + TAG_BYTES,
-      plainLength,
-      out,
-      tag,
-    )
-    return opened ? plainLength : -1
-  }
-
+  open(packet: number, length: number, out: number): number
   /** Whether the authenticated packet at `packet` is new to the replay window, which then knows it. */
-  fresh(packet: number, now: Millis): boolean {
-    return this.#window.accept(this.#memory.view.getUint32(packet + PACKET_ID_OFFSET), now)
-  }
-
+  fresh(packet: number, now: Millis): boolean
+  /** Makes `epoch` the least one to send with, where there are any. */
+  pull(epoch: number): void
   /** Forgets the key. */
-  close(): void {
-    this.#sealer?.close()
-    this.#opener?.close()
+  close(): void
+}
+
+/** `nonce`: offset of 12 bytes of scratch. Throws what the provider throws; wipes the key material in any case. */
+export function createKeySlot(
+  config: KeyConfig,
+  provider: AeadProvider,
+  memory: PacketMemory,
+  nonce: number,
+  now: Millis,
+  listener: KeyListener,
+): KeySlot {
+  try {
+    return config.format === 'epoch'
+      ? new EpochSlot(config, provider, memory, nonce, now, listener)
+      : new ClassicSlot(config, provider, memory, nonce, now)
+  } finally {
+    wipe(config)
   }
 }
 
@@ -157,9 +100,4 @@ export class KeySlot {
 export function wipe(config: KeyConfig): void {
   config.encrypt.cipherKey.fill(0)
   config.decrypt.cipherKey.fill(0)
-}
-
-function words(tail: Uint8Array): [number, number] {
-  const view = new DataView(tail.buffer, tail.byteOffset, 8)
-  return [view.getInt32(0), view.getInt32(4)]
 }

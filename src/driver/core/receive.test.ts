@@ -2,7 +2,8 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { build, packet, packetsOf, plainPiece, UDP } from '../../../test/sim/packets.ts'
 import { DOWN, homeOf, keyConfig, peerConfig, Rig, UP } from '../../../test/sim/rig.ts'
-import { KEEPALIVE_MAGIC, sealDataV2 } from '../../wire/data.ts'
+import { KEEPALIVE_MAGIC, sealDataV2, sealEpoch } from '../../wire/data.ts'
+import { EpochChain } from '../../wire/epoch.ts'
 import { addressWords, Endpoint } from './address.ts'
 import type { PeerSnapshot } from './engine.ts'
 
@@ -443,4 +444,148 @@ it('Receiver glues what belongs together, whatever is rejected between', () => {
     made.snapshot(1).drops.map(({ reason }) => reason),
     ['rx-auth-failed', 'rx-replay', 'rx-malformed', 'rx-reverse-path'],
   )
+})
+
+describe('Receiver: epoch keys', () => {
+  const [aes, secret] = ['aes-256-gcm', 'aes-gcm'] as const
+  const chainOf = (epoch: number) => {
+    const chain = new EpochChain(UP.key, 32)
+    while (chain.epoch < epoch) chain.advance()
+    return chain
+  }
+  /** A packet of the peer's, whatever the epoch: sealed with that of `keyOf`, or its own. */
+  const epochSeal = (epoch: number, counter: number, plaintext = inner, keyOf = epoch) =>
+    sealEpoch(
+      { cipher: secret, ...chainOf(keyOf).key() },
+      { keyId: KEY_ID, peerId: 1, epoch, counter, plaintext },
+    )
+
+  /** A peer with an epoch key that has heard the counter 5 of epoch 3, and of epoch 1 before. */
+  function epochRig(): Rig {
+    const made = new Rig()
+    made.engine.addPeer(peerConfig(1), made.now)
+    const config = { ...keyConfig(KEY_ID), cipher: aes, format: 'epoch' } as const
+    made.engine.installKey(101, 'primary', config, made.now)
+    made.receive(epochSeal(1, 5, KEEPALIVE_MAGIC), homeOf(1))
+    made.receive(epochSeal(3, 5, KEEPALIVE_MAGIC), homeOf(1))
+    assert.deepEqual(made.snapshot(1).drops, [])
+    made.takeTraces()
+    made.now += 5000
+    return made
+  }
+
+  const tampered = changed(epochSeal(3, 6), -1)
+  const rows: [why: string, datagram: Uint8Array, reason: string | undefined, pulledTo?: number][] =
+    [
+      ['the next of the epoch', epochSeal(3, 6), undefined],
+      ['a late one of the epoch', epochSeal(3, 4), undefined],
+      ['the last of the epoch', epochSeal(3, 2 ** 48 - 1), undefined],
+      ['one of the next epoch', epochSeal(4, 1), undefined, 4],
+      ['one as far ahead as there are keys', epochSeal(19, 1), undefined, 19],
+      ['a late one of the retiring epoch', epochSeal(1, 4), undefined],
+      ['a new one of the retiring epoch', epochSeal(1, 6), undefined],
+      ['a replay', epochSeal(3, 5), 'rx-replay'],
+      ['a replay of the retiring epoch', epochSeal(1, 5), 'rx-replay'],
+      ['the counter 0', epochSeal(3, 0), 'rx-replay'],
+      ['the counter 0 of a new epoch', epochSeal(4, 0), 'rx-replay'],
+      ['the epoch 0', epochSeal(0, 6, inner, 1), 'rx-no-key'],
+      ['an epoch that was skipped', epochSeal(2, 1), 'rx-no-key'],
+      ['one further ahead than there are keys', epochSeal(20, 1), 'rx-no-key'],
+      ['the last epoch of all', epochSeal(65535, 1, inner, 3), 'rx-no-key'],
+      ['another epoch than that of its key', epochSeal(4, 6, inner, 3), 'rx-auth-failed'],
+      ['forged', tampered, 'rx-auth-failed'],
+      ['forged: the counter', changed(epochSeal(3, 6), 11), 'rx-auth-failed'],
+      ['forged: the peer id', changed(changed(epochSeal(3, 6), 3), 2), 'rx-unknown-peer'],
+      ['in the classic form', seal(inner, { packetId: 0x30000 }), 'rx-auth-failed'],
+      ['cut short', epochSeal(3, 6).slice(0, -1), 'rx-auth-failed'],
+      ['one byte less than the shortest packet', epochSeal(3, 6).slice(0, 27), 'rx-short'],
+      ['a header and no epoch', epochSeal(3, 6).slice(0, 4), 'rx-short'],
+      ['half an epoch', epochSeal(3, 6).slice(0, 5), 'rx-short'],
+      ['nothing inside', epochSeal(3, 6, new Uint8Array(0)), 'rx-malformed'],
+    ]
+  for (const [why, datagram, reason, pulledTo] of rows) {
+    it(`${why}: ${reason ?? 'delivered'}`, () => {
+      const made = epochRig()
+      made.receive(datagram, homeOf(1))
+      const { delivered, events } = made.takeTraces()
+      assert.equal(delivered.length, reason === undefined ? 1 : 0)
+      assert.deepEqual(
+        events,
+        pulledTo === undefined ? [] : [`pulled 1 key ${KEY_ID} to epoch ${pulledTo}`],
+      )
+      const drops = made.engine.stats().drops
+      assert.deepEqual(drops, reason === undefined ? [] : [{ reason, count: 1 }])
+    })
+  }
+
+  it('what is not authentic moves neither the epoch nor the peer', () => {
+    const made = epochRig()
+    for (let epoch = 0; epoch < 40; epoch++) {
+      made.receive(epochSeal(epoch, 9, inner, 50), Endpoint.of('192.0.2.66', 666))
+    }
+    assert.deepEqual(made.takeTraces(), { delivered: [], sent: [], events: [] })
+    made.send(plainPiece(build(packet({ source: '10.8.0.9', destination: '10.8.0.1' }))))
+    const [sent] = made.sent
+    assert.deepEqual(sent?.bytes.slice(4, 6), Uint8Array.of(0, 3), 'the epoch heard')
+    assert.equal(made.snapshot(1).keys[0]?.epoch, 3)
+    made.receive(epochSeal(3, 6), homeOf(1))
+    assert.equal(made.delivered.length, 1)
+  })
+
+  it('a peer that floats does so with an authentic packet of a new epoch, too', () => {
+    const made = epochRig()
+    made.receive(epochSeal(4, 1), Endpoint.of('192.0.2.66', 666))
+    assert.deepEqual(made.takeTraces().events, [
+      `pulled 1 key ${KEY_ID} to epoch 4`,
+      'floated 1 to 192.0.2.66 666',
+    ])
+  })
+
+  it('are told apart from others in a snapshot', () => {
+    const made = epochRig()
+    made.engine.installKey(101, 'secondary', keyConfig(4), made.now)
+    const told = made.snapshot(1).keys.map(({ slot, format, epoch }) => [slot, format, epoch])
+    assert.deepEqual(told, [
+      ['primary', 'epoch', 1],
+      ['secondary', 'classic', 0],
+    ])
+  })
+
+  it('and classic ones serve one peer side by side, by key id', () => {
+    const made = epochRig()
+    made.engine.installKey(101, 'secondary', keyConfig(4), made.now)
+    made.receiveAll([epochSeal(3, 6), seal(inner, { keyId: 4, packetId: 1 })], homeOf(1))
+    made.engine.swapKeys(101)
+    made.receiveAll([epochSeal(3, 7), seal(inner, { keyId: 4, packetId: 2 })], homeOf(1))
+    assert.deepEqual(made.engine.stats().drops, [])
+    assert.equal(made.snapshot(1).vpnRxPackets, 4)
+  })
+
+  it('near their end are announced once, and work on', () => {
+    const made = epochRig()
+    const config = { ...keyConfig(4), format: 'epoch', firstEpoch: 0xefff, usageLimit: 1 } as const
+    made.engine.installKey(101, 'primary', config, made.now)
+    const piece = plainPiece(build(packet({ source: '10.8.0.9', destination: '10.8.0.1' })))
+    for (let i = 0; i < 4; i++) made.send(piece)
+    const { events, sent } = made.takeTraces()
+    assert.deepEqual(events, ['ageing 1 key 4'])
+    assert.deepEqual(
+      sent.map(({ bytes }) => new DataView(bytes.buffer).getUint16(4)),
+      [0xefff, 0xf000, 0xf001, 0xf002],
+    )
+  })
+
+  it('at their end are gone, as classic ones are', () => {
+    const made = epochRig()
+    const end = { firstEpoch: 0xffff, firstPacketId: 2 ** 48 - 1 }
+    made.engine.installKey(101, 'primary', { ...keyConfig(4), format: 'epoch', ...end }, made.now)
+    const piece = plainPiece(build(packet({ source: '10.8.0.9', destination: '10.8.0.1' })))
+    for (let i = 0; i < 3; i++) made.send(piece)
+    const { events, sent } = made.takeTraces()
+    assert.deepEqual([events, sent.length], [['exhausted 1 key 4'], 1])
+    assert.deepEqual(made.engine.stats().drops, [
+      { reason: 'tx-no-key', count: 1 },
+      { reason: 'tx-iv-exhausted', count: 1 },
+    ])
+  })
 })

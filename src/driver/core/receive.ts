@@ -97,7 +97,9 @@ export class Receiver {
     const plainLength = slot.open(packet, length, at)
     const verdict =
       plainLength < 0
-        ? Verdict.RxAuthFailed
+        ? plainLength === -1
+          ? Verdict.RxAuthFailed
+          : Verdict.RxNoKey
         : !slot.fresh(packet, now)
           ? Verdict.RxReplay
           : Verdict.Ok

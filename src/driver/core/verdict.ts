@@ -7,7 +7,7 @@ const dropReasons = [
   'rx-data-v1', // P_DATA_V1 carries no peer id and is never decrypted
   'rx-not-data', // a control packet on a data socket: its owner has closed the ordinary one
   'rx-unknown-peer',
-  'rx-no-key', // the peer has no key with this key id
+  'rx-no-key', // the peer has no key with this key id, or none for the epoch
   'rx-auth-failed',
   'rx-replay',
   'rx-malformed', // authentic, but neither an IP packet nor a keepalive

@@ -503,6 +503,9 @@ class HostedDevice {
       case 'key-exhausted':
         device.keyExhausted(happening.handle, happening.keyId)
         break
+      case 'key-ageing':
+        device.keyAgeing(happening.handle, happening.keyId)
+        break
       case 'socket-closed':
         device.transportClosed(happening.transport)
         break

@@ -108,6 +108,9 @@ class Loop {
       relocated: (peer) => this.#moved(peer, false),
       keyExhausted: (peer, keyId) =>
         this.#tell({ what: 'key-exhausted', handle: peer.handle, keyId }),
+      keyAgeing: (peer, keyId) => this.#tell({ what: 'key-ageing', handle: peer.handle, keyId }),
+      epochPulled: ({ handle }, keyId, epoch) =>
+        this.#tell({ what: 'epoch-pulled', handle, keyId, epoch }),
     }
     this.#engine = new Engine({
       memory,
@@ -212,6 +215,9 @@ class Loop {
         return undefined
       case 'retire-key':
         engine.retireKey(command.handle, command.keyId)
+        return undefined
+      case 'pull-epoch':
+        engine.pullEpoch(command.handle, command.keyId, command.epoch)
         return undefined
       case 'snapshot':
         return engine.snapshot(command.handle, this.#now)

@@ -222,6 +222,11 @@ export class WorkerPool implements DataPath {
       case 'key-exhausted':
         tell({ op: 'retire-key', handle: happening.handle, keyId: happening.keyId })
         break
+      case 'epoch-pulled': {
+        const { handle, keyId, epoch } = happening
+        tell({ op: 'pull-epoch', handle, keyId, epoch })
+        return
+      }
     }
     this.#happened(happening)
   }

@@ -48,6 +48,7 @@ export type Command =
   | { op: 'swap-keys'; handle: PeerHandle }
   | { op: 'delete-key'; handle: PeerHandle; slot: SlotName }
   | { op: 'retire-key'; handle: PeerHandle; keyId: number }
+  | { op: 'pull-epoch'; handle: PeerHandle; keyId: number; epoch: number }
   | { op: 'snapshot'; handle: PeerHandle }
   | { op: 'snapshots' }
   | { op: 'stats' }
@@ -73,6 +74,7 @@ export interface Results {
   'swap-keys': undefined
   'delete-key': undefined
   'retire-key': undefined
+  'pull-epoch': undefined
   snapshot: PeerSnapshot | undefined
   snapshots: PeerSnapshot[]
   stats: EngineStats & { provider: string }
@@ -94,6 +96,9 @@ export type Happening =
   /** Heard from `remote`, at our address `local`; `floated` unless only the latter is new. */
   | { what: 'moved'; handle: PeerHandle; remote: EndpointConfig; local: string; floated: boolean }
   | { what: 'key-exhausted'; handle: PeerHandle; keyId: number }
+  | { what: 'key-ageing'; handle: PeerHandle; keyId: number }
+  /** For the worker that sends, when another one receives. */
+  | { what: 'epoch-pulled'; handle: PeerHandle; keyId: number; epoch: number }
   | { what: 'transport-error'; handle: PeerHandle }
   | { what: 'socket-closed'; transport: TransportId }
   | { what: 'control'; handle: PeerHandle; packet: Uint8Array }

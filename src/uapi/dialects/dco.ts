@@ -504,6 +504,7 @@ function setPeerFromWire(wire: Values): PeerSet {
 }
 
 function keyToWire(key: KeyConf): Values {
+  if (key.format === 'epoch') refuse(key, ['format'], 'key-new')
   return { ...key, cipherAlg: cipher.indexOf(key.cipherAlg) }
 }
 

@@ -83,7 +83,15 @@ export const peerNumbers = {
 const drops = table(drop, { reason: 1, count: 2 })
 
 export const peerTables = {
-  keys: table(peerKey, { slot: 1, 'key-id': 2, 'cipher-alg': 3, 'age-ms': 4, 'packet-id': 5 }),
+  keys: table(peerKey, {
+    slot: 1,
+    'key-id': 2,
+    'cipher-alg': 3,
+    'age-ms': 4,
+    'packet-id': 5,
+    format: 6,
+    epoch: 7,
+  }),
   drops,
 } as const
 

@@ -135,6 +135,26 @@ const requests: [why: string, request: Request, only?: DialectName[]][] = [
     },
   ],
   [
+    'epoch keys',
+    {
+      command: 'key-new',
+      args: {
+        ifindex: 7,
+        keyconf: {
+          peerId: 3,
+          slot: 'primary',
+          keyId: 0,
+          cipherAlg: 'aes-gcm',
+          encryptDir: key(1),
+          decryptDir: key(3),
+          format: 'epoch',
+          keySize: 16,
+        },
+      },
+    },
+    ['ovpn'],
+  ],
+  [
     'a slot asked for',
     { command: 'key-get', args: { ifindex: 7, keyconf: { peerId: 3, slot: 'secondary' } } },
     ['ovpn'],
@@ -219,8 +239,24 @@ const extended: Peer = {
   lastRxMs: 0,
   lastTxMs: 1000,
   keys: [
-    { slot: 'primary', keyId: 1, cipherAlg: 'aes-gcm', ageMs: 5, packetId: 0xffffffff },
-    { slot: 'secondary', keyId: 0, cipherAlg: 'chacha20-poly1305', ageMs: 6, packetId: 0 },
+    {
+      slot: 'primary',
+      keyId: 1,
+      cipherAlg: 'aes-gcm',
+      ageMs: 5,
+      packetId: 2 ** 48 - 1,
+      format: 'epoch',
+      epoch: 65535,
+    },
+    {
+      slot: 'secondary',
+      keyId: 0,
+      cipherAlg: 'chacha20-poly1305',
+      ageMs: 6,
+      packetId: 0,
+      format: 'classic',
+      epoch: 0,
+    },
   ],
   drops: [{ reason: 'replay', count: 2 }],
 }
@@ -272,6 +308,19 @@ const replies: [why: string, command: CommandName, value: Reply, only?: DialectN
     'a key',
     'key-get',
     { peerId: 3, slot: 'secondary', keyId: 5, cipherAlg: 'chacha20-poly1305' },
+    ['ovpn'],
+  ],
+  [
+    'a key with epochs',
+    'key-get',
+    {
+      peerId: 3,
+      slot: 'primary',
+      keyId: 5,
+      cipherAlg: 'aes-gcm',
+      format: 'epoch',
+      epoch: 65535,
+    },
     ['ovpn'],
   ],
   ['a link', 'link-get', link],
@@ -504,6 +553,18 @@ describe('keys', () => {
       const decoded = dialects[name].decodeRequest(bytes, { dump: false })
       bytes.fill(0)
       assert.deepEqual(decoded, request)
+    }
+  })
+
+  it('as the kernel has them go without attributes that it does not know', () => {
+    const request = requests.find(([why]) => why === 'AES')![1]
+    assert.equal(request.command, 'key-new')
+    for (const name of names) {
+      const { encodeRequest } = dialects[name]
+      const { args } = request as Extract<Request, { command: 'key-new' }>
+      const keyconf = { ...args.keyconf, format: 'classic' as const, keySize: 32 }
+      const explicit = encodeRequest({ command: 'key-new', args: { ...args, keyconf } })
+      assert.deepEqual(explicit, encodeRequest(request))
     }
   })
 

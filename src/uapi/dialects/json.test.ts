@@ -7,7 +7,7 @@ import { type Json, json } from './json.ts'
 /** As it arrives from a file or a pipe. */
 const parsed = (value: Json): Json => JSON.parse(JSON.stringify(value))
 
-const keyNew: Request = {
+const keyNew: Extract<Request, { command: 'key-new' }> = {
   command: 'key-new',
   args: {
     ifindex: 7,
@@ -37,6 +37,13 @@ const requests: [why: string, request: Request][] = [
     },
   ],
   ['binary', keyNew],
+  [
+    'epoch keys',
+    {
+      command: 'key-new',
+      args: { ifindex: 7, keyconf: { ...keyNew.args.keyconf, format: 'epoch', keySize: 24 } },
+    },
+  ],
   ['a flag', { command: 'peer-get', args: { ifindex: 7, extended: true, peer: { id: 3 } } }],
   ['a dump', { command: 'peer-get', dump: true, args: { ifindex: 7 } }],
   ['a dump of nothing', { command: 'link-get', dump: true, args: {} }],
@@ -77,7 +84,17 @@ describe('JSON there and back', () => {
       linkTxBytes: 0,
       linkRxPackets: 0,
       linkTxPackets: 0,
-      keys: [{ slot: 'primary', keyId: 1, cipherAlg: 'aes-gcm', ageMs: 5, packetId: 9 }],
+      keys: [
+        {
+          slot: 'primary',
+          keyId: 1,
+          cipherAlg: 'aes-gcm',
+          ageMs: 5,
+          packetId: 9,
+          format: 'epoch',
+          epoch: 2,
+        },
+      ],
       drops: [],
     }
     const text = json.encodeReply('peer-get', peer)

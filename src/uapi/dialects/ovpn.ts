@@ -71,6 +71,9 @@ const keyNumbers = {
   'cipher-alg': 4,
   'encrypt-dir': 5,
   'decrypt-dir': 6,
+  format: 64,
+  'key-size': 65,
+  epoch: 66,
 } as const
 const keyTables = { 'encrypt-dir': direction, 'decrypt-dir': direction } as const
 const keyTable = table(keyconf, keyNumbers, keyTables)
@@ -107,13 +110,31 @@ function wired(command: CommandName, number: number): Wired {
 }
 
 /** With a check of the handler's on what the nest holds. */
-function checked(command: 'peer-new' | 'peer-set' | 'key-new', number: number): Wired {
+function checked(command: 'peer-new' | 'peer-set', number: number): Wired {
   const plain = wired(command, number)
-  const fromWire = (values: Values): Values =>
-    command === 'key-new'
-      ? { ...values, keyconf: checkCipher(values.keyconf as KeyConf) }
-      : { ...values, peer: checkPeer(values.peer as PeerNew) }
+  const fromWire = (values: Values): Values => ({
+    ...values,
+    peer: checkPeer(values.peer as PeerNew),
+  })
   return { ...plain, do: { ...plain.do!, fromWire } }
+}
+
+/** The kernel's driver refuses attributes it does not know, so those of a key as it has them are left out. */
+function keyNew(number: number): Wired {
+  const plain = wired('key-new', number)
+  return {
+    ...plain,
+    do: {
+      ...plain.do!,
+      toWire: (values) => ({ ...values, keyconf: plainKey(values.keyconf as KeyConf) }),
+      fromWire: (values) => ({ ...values, keyconf: checkCipher(values.keyconf as KeyConf) }),
+    },
+  }
+}
+
+function plainKey({ format, keySize, ...key }: KeyConf): Values {
+  if (format === 'epoch') return { ...key, format, keySize }
+  return key
 }
 
 /** Order of a peer's attributes in replies (netlink-api 5.3), ours behind the kernel's. */
@@ -189,7 +210,7 @@ export const ovpn = createDialect({
     'peer-set': checked('peer-set', 2),
     'peer-get': { ...peerGet, reply: { ...peerGet.reply!, inner: peerOrder } },
     'peer-del': wired('peer-del', 4),
-    'key-new': checked('key-new', 6),
+    'key-new': keyNew(6),
     'key-get': reading(wired('key-get', 7), 'keyconf', ['key-id', 'cipher-alg']),
     'key-swap': wired('key-swap', 8),
     'key-del': wired('key-del', 10),
