@@ -2,12 +2,12 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { Command, Option } from 'commander'
 import { json } from '../uapi/dialects/json.ts'
-import { keySlot } from '../uapi/spec.ts'
-import type { KeyInfo, Slot } from '../uapi/types.ts'
+import { EPOCH_SECRET_BYTES, keyFormat, keySlot } from '../uapi/spec.ts'
+import type { KeyFormat, KeyInfo, Slot } from '../uapi/types.ts'
 import { type CipherChoice, cipher, device, direction, keyId, peerId } from './arguments.ts'
 import type { Environment } from './compose.ts'
 import { attempt, CliError, EXIT } from './errors.ts'
-import { toJson } from './format.ts'
+import { formatKeyInfo, toJson } from './format.ts'
 import { formatKeyFile, KEY_FILE_BYTES, keyDirections, parseKeyFile } from './key-file.ts'
 import {
   type DriverOptions,
@@ -26,6 +26,7 @@ interface NewOptions extends SlotOptions {
   id: number
   cipher: CipherChoice
   direction: 0 | 1
+  format: KeyFormat
   keyFile?: string
   keyEnv?: string
 }
@@ -55,10 +56,18 @@ export function keyCommand(environment: Environment): Command {
       '--key-file <file>',
       'key material: 256 raw bytes or 512 hexadecimal digits; - for stdin',
     )
+    .addOption(
+      new Option('--format <format>', 'form of data packets; epoch is that of OpenVPN 2.7')
+        .choices(keyFormat)
+        .default('classic'),
+    )
     .option('--key-env <name>', 'environment variable with the 512 hexadecimal digits')
     .action(async (name: string, peer: number, options: NewOptions) => {
       const key = readKey(options)
-      const directions = keyDirections(key, options.direction, options.cipher.keyBytes)
+      const { format } = options
+      const keySize = options.cipher.keyBytes
+      const epoch = format === 'epoch'
+      const directions = keyDirections(key, options.direction, epoch ? EPOCH_SECRET_BYTES : keySize)
       key.fill(0)
       try {
         await useDriver(environment, options, async (driver) => {
@@ -72,6 +81,7 @@ export function keyCommand(environment: Environment): Command {
               keyId: id,
               cipherAlg: cipher.alg,
               ...directions,
+              ...(epoch && { format, keySize }),
             }),
           )
         })
@@ -95,9 +105,7 @@ export function keyCommand(environment: Environment): Command {
           client.keyGet(ifindex, peer, options.slot),
         )
         environment.print(
-          options.json
-            ? toJson(json.encodeReply('key-get', key))
-            : `${key.slot}: ${key.cipherAlg}, id ${key.keyId}`,
+          options.json ? toJson(json.encodeReply('key-get', key)) : formatKeyInfo(key),
         )
       }),
     )
