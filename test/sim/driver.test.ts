@@ -104,6 +104,103 @@ describe('traffic of all kinds, with new keys every few seconds', () => {
   })
 })
 
+describe('epochs that last some seconds', () => {
+  const keepalive = { interval: 10, timeout: 60 }
+  /** The epochs that both ends send with, client by client. */
+  const epochs = (net: Network) =>
+    net.clients.map(({ host, number }): [number, number] => {
+      const here = host.engine.snapshot(1, net.clock.now)!
+      const there = net.server.engine.snapshot(number, net.clock.now)!
+      return [here.keys[0]!.epoch, there.keys[0]!.epoch]
+    })
+
+  const rows: [why: string, noise: Noise][] = [
+    ['a wire that keeps everything and its order', SILENCE],
+    ['a wire that reorders', JITTER],
+    ['a wire that loses', LOSSY],
+    ['a wire that does its worst', NOISE],
+    ['a wire that loses every third packet', { ...SILENCE, lost: 3333 }],
+  ]
+  for (const [why, noise] of rows) {
+    it(`${why}: the ends move on together, and nothing is lost by it`, () => {
+      const net = new Network({ seed: 21, clients: 2, noise, keepalive, epochUsage: 1200 })
+      net.addFlows()
+      sendOften(net, 1500, 1100, new Random(21))
+      net.clock.runUntil(HOUR)
+      assert.equal(net.delivered, net.unharmed)
+      if (NOTHING_LOST.includes(noise))
+        assert.deepEqual([net.delivered, drops(net)], [net.sent, {}])
+      assert.deepEqual(net.events, [])
+      for (const [here, there] of epochs(net)) {
+        assert.ok(here > 10, `${here} epochs: the run tells nothing`)
+        assert.ok(Math.abs(here - there) <= 1, `${here} and ${there}`)
+      }
+    })
+  }
+
+  it('with new keys every few seconds', () => {
+    const random = new Random(22)
+    const net = new Network({ seed: 22, clients: 3, noise: JITTER, epochUsage: 3000 })
+    net.addFlows()
+    rotateOften(net, 5 * MINUTE, random)
+    sendOften(net, 1000, 250, random)
+    net.clock.runUntil(10 * MINUTE)
+    assert.equal(net.delivered, net.sent)
+    assert.deepEqual(drops(net), {})
+  })
+
+  it('an end that only hears moves as well, and is understood when it speaks', () => {
+    const net = new Network({ seed: 23, clients: 1, noise: LOSSY, keepalive, epochUsage: 1500 })
+    const { host, number } = net.clients[0]!
+    const up = net.addFlow(host, net.server, `10.8.0.${number}`, '10.8.0.1')
+    const down = net.addFlow(net.server, host, '10.8.0.1', `10.8.0.${number}`)
+    net.clock.every(SECOND, () => {
+      net.sendSome(up)
+      return net.clock.now < 10 * MINUTE
+    })
+    net.clock.runUntil(11 * MINUTE)
+    const [[here, there]] = epochs(net) as [[number, number]]
+    assert.ok(here > 15 && here === there, `${here} and ${there}`)
+    net.wire.noise = SILENCE
+    net.sendSome(down)
+    net.clock.runUntil(12 * MINUTE)
+    assert.equal(net.missing(down), 0)
+  })
+
+  it('who replays everything from all of them, and claims others, changes nothing', () => {
+    const random = new Random(24)
+    const net = new Network({ seed: 24, clients: 2, noise: SILENCE, keepalive, epochUsage: 2000 })
+    net.addFlows()
+    net.recorded = []
+    sendOften(net, 300, 200, random)
+    let injected = 0
+    net.clock.every(30, () => {
+      const { length } = net.recorded!
+      const settled = length - 100 // later ones may still be under way
+      if (settled <= 0) return true
+      const { datagram } = net.recorded![random.below(settled)]!
+      const bytes = Uint8Array.from(datagram.bytes)
+      const kind = random.below(4)
+      if (kind < 2) bytes.set(random.bytes(2), 4)
+      else if (kind === 2) bytes[5]! += 1 + random.below(20)
+      net.wire.inject({ ...datagram, from: attacker, bytes }, random.below(50))
+      injected++
+      return net.clock.now < 3 * MINUTE
+    })
+    net.clock.runUntil(4 * MINUTE)
+    assert.ok(injected > 1000)
+    assert.equal(net.delivered, net.sent)
+    assert.deepEqual(net.events, [])
+    const {
+      'rx-replay': old = 0,
+      'rx-no-key': noKey = 0,
+      'rx-auth-failed': failed = 0,
+    } = drops(net)
+    assert.ok(Math.min(old, noKey, failed) > 50, `${old}, ${noKey}, ${failed}`)
+    assert.equal(old + noKey + failed, injected)
+  })
+})
+
 describe('a key whose packet ids run out', () => {
   it('is announced, and its successor carries on', () => {
     const net = new Network({ seed: 5, clients: 1, noise: SILENCE })

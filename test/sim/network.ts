@@ -35,6 +35,7 @@ const SERVER_HANDLE = 1
 const STAMP_BYTES = 8
 /** A sealed keepalive; every other packet here is longer. */
 const PING_BYTES = 40
+const EPOCH_PING_BYTES = 44
 
 interface Client {
   number: number
@@ -73,20 +74,25 @@ export class Network {
   /** Packets on their way, by flow and number. */
   readonly #pending = new Map<string, { bytes: Uint8Array; to: Host }>()
   readonly #keepalive: { interval: number; timeout: number }
+  readonly #epochUsage: number | undefined
 
+  /** `epochUsage`: keys have epochs, each for so many blocks and packets. */
   constructor(options: {
     seed: number
     clients: number
     noise: Noise
     keepalive?: { interval: number; timeout: number }
+    epochUsage?: number
   }) {
     const { clients, noise } = options
     this.#random = new Random(options.seed)
     this.#ordered = noise.jitter === 0 && noise.repeated === 0
     this.#keepalive = options.keepalive ?? { interval: 0, timeout: 0 }
+    this.#epochUsage = options.epochUsage
+    const pingBytes = options.epochUsage === undefined ? PING_BYTES : EPOCH_PING_BYTES
     this.wire = new Wire(this.clock, new Random(options.seed + 1_000_000), noise)
     this.wire.tap = (datagram, unharmed) => {
-      if (unharmed && datagram.bytes.length !== PING_BYTES) this.unharmed++
+      if (unharmed && datagram.bytes.length !== pingBytes) this.unharmed++
       this.recorded?.push({ datagram, unharmed })
     }
     this.server = this.#host('server', {
@@ -233,14 +239,17 @@ export class Network {
     const random = this.#random
     const ciphers = ['aes-128-gcm', 'aes-256-gcm', 'aes-192-gcm', 'chacha20-poly1305'] as const
     const cipher = ciphers[random.below(hasChaCha ? 4 : 3)]!
-    const bytes = { 'aes-128-gcm': 16, 'aes-192-gcm': 24 }[cipher as string] ?? 32
+    const usageLimit = this.#epochUsage
+    const short = { 'aes-128-gcm': 16, 'aes-192-gcm': 24 }[cipher as string]
+    const bytes = usageLimit === undefined ? (short ?? 32) : 32
     const direction = () => ({ cipherKey: random.bytes(bytes), nonceTail: random.bytes(8) })
     const [up, down] = [direction(), direction()]
     const copy = ({ cipherKey, nonceTail }: typeof up) => ({
       cipherKey: Uint8Array.from(cipherKey), // its owner wipes it
       nonceTail,
     })
-    const common = { keyId, cipher, firstPacketId }
+    const epoch = usageLimit === undefined ? {} : ({ format: 'epoch', usageLimit } as const)
+    const common = { keyId, cipher, firstPacketId, ...epoch }
     return [
       { ...common, encrypt: copy(up), decrypt: copy(down) },
       { ...common, encrypt: down, decrypt: up },
@@ -266,6 +275,7 @@ export class Network {
         expired: ({ id, lastReceived }) => tell(`expired ${id} after ${clock.now - lastReceived}`),
         floated: ({ id, remote }) => tell(`floated ${id} to ${place(remote)}`),
         keyExhausted: ({ id }, keyId) => tell(`exhausted ${id} key ${keyId}`),
+        keyAgeing: ({ id }, keyId) => tell(`ageing ${id} key ${keyId}`),
       },
     })
     return host
