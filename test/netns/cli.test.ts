@@ -90,11 +90,12 @@ describe('ovpn', { skip: withoutNamespaces }, () => {
     )
     const farPeer = stay(`peer new ovpn0 7 ${far} --udp-listen 1195 --remote 192.0.2.1:1194`)
     await Promise.all([nearPeer.says(/to remove it/), farPeer.says(/to remove it/)])
-    const newKey = async (id: number, slot: string) => {
+    const newKey = async (id: number, slot: string, format = 'classic') => {
       const file = join(folder, `${id}.key`)
       await ok(`key generate ${file}`)
       assert.equal(statSync(file).mode & 0o777, 0o600)
-      const rest = `--slot ${slot} --id ${id} --cipher AES-256-GCM --key-file ${file}`
+      const kind = `--cipher AES-256-GCM --format ${format}`
+      const rest = `--slot ${slot} --id ${id} ${kind} --key-file ${file}`
       await ok(`key new ovpn0 7 ${near} ${rest} --direction 1`)
       await ok(`key new ovpn0 7 ${far} ${rest} --direction 0`)
     }
@@ -116,10 +117,14 @@ describe('ovpn', { skip: withoutNamespaces }, () => {
     assert.match(text, /latest packet: \d+ seconds? ago/)
     assert.match(text, /key: primary: aes-gcm, id 3, /)
 
-    await newKey(4, 'secondary')
+    await newKey(4, 'secondary', 'epoch')
     await ok(`key swap ovpn0 7 ${near}`)
-    assert.equal(await ok(`key get ovpn0 7 ${near}`), 'primary: aes-gcm, id 4\n')
+    assert.equal(await ok(`key get ovpn0 7 ${near}`), 'primary: aes-gcm, id 4, epoch 1\n')
     await ping(1)
+    assert.match(
+      await ok(`show ovpn0 ${near}`),
+      /key: primary: aes-gcm, id 4, .* sent in epoch 1\n/,
+    )
     await ok(`key del ovpn0 7 ${near} --slot secondary`)
     assert.match((await ovpn(`key get ovpn0 7 ${near} --slot secondary`)).stderr, /ENOENT/)
     await ok(`peer set ovpn0 7 ${near} --keepalive off`)
