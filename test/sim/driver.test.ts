@@ -105,7 +105,7 @@ describe('traffic of all kinds, with new keys every few seconds', () => {
 })
 
 describe('epochs that last some seconds', () => {
-  const keepalive = { interval: 10, timeout: 60 }
+  const keepalive = { interval: 10, timeout: 120 } // a dozen in a row are not lost by chance
   /** The epochs that both ends send with, client by client. */
   const epochs = (net: Network) =>
     net.clients.map(({ host, number }): [number, number] => {
