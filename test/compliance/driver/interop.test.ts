@@ -1,0 +1,62 @@
+/** The two drivers talk to each other: tunnels of interop.ts, in a machine whose kernel has a driver. */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { runProgramInKernel, whyNoKernel } from '../../kernel/vm.ts'
+import type { Tunnel } from './interop.ts'
+
+const skip = (await whyNoKernel()) ?? false
+
+/** What our driver needs of a kernel beside what the tests of the kernel's driver do. */
+const MODULES = ['chacha', 'inet_diag', 'udp_diag', 'tcp_diag']
+
+const shown: Tunnel[] = []
+if (!skip) {
+  const options = { timeoutMs: 240_000, modules: MODULES }
+  const { transcript } = await runProgramInKernel('test/compliance/driver/interop.ts', [], options)
+  shown.push(...(transcript as Tunnel[]))
+}
+
+const tunnels = (['user', 'kernel'] as const).flatMap((server) =>
+  (['udp', 'tcp'] as const).flatMap((transport) =>
+    (['aes-gcm', 'chacha20-poly1305'] as const).map((cipher) => ({ server, transport, cipher })),
+  ),
+)
+
+for (const wanted of tunnels) {
+  const { server, transport, cipher } = wanted
+  describe(`${transport}, ${cipher}, the ${server} driver as server`, () => {
+    const found = shown.find((one) =>
+      Object.entries(wanted).every(([k, v]) => one[k as 'cipher'] === v),
+    )
+
+    it('carries pings, through key swaps and floats', { skip }, () => {
+      const expected = ['from the server', 'from the client', 'during swaps']
+      if (transport === 'udp') expected.push('after a float')
+      assert.deepEqual(found!.lost, Object.fromEntries(expected.map((what) => [what, 0])))
+    })
+
+    it('carries TCP both ways', { skip }, () => {
+      const { down, up } = found!
+      console.log(`    down ${megabits(down)}, up ${megabits(up)}`)
+      assert.ok(down > 100_000 && up > 100_000)
+    })
+
+    it('counts at one end what the other sent', { skip }, () => {
+      const { server: a, client: b } = found!.counters
+      // What was under way when they were asked is nothing: all had come to rest.
+      assert.deepEqual(
+        [a.vpnRxPackets, a.linkRxPackets, a.linkRxBytes, b.linkRxPackets, b.linkRxBytes],
+        [b.vpnTxPackets, b.linkTxPackets, b.linkTxBytes, a.linkTxPackets, a.linkTxBytes],
+      )
+    })
+
+    if (transport === 'udp') {
+      it('the server tells of the float', { skip }, () => {
+        assert.equal(found!.floatedTo, '10.9.0.3')
+      })
+    }
+  })
+}
+
+/** In a machine without hardware help: it says that all goes well, not how fast. */
+const megabits = (bytes: number) => `${((bytes * 8) / 1e6).toFixed(1)} Mbit`
