@@ -42,12 +42,17 @@ for (const wanted of tunnels) {
     })
 
     it('counts at one end what the other sent', { skip }, () => {
-      const { server: a, client: b } = found!.counters
-      // What was under way when they were asked is nothing: all had come to rest.
-      assert.deepEqual(
-        [a.vpnRxPackets, a.linkRxPackets, a.linkRxBytes, b.linkRxPackets, b.linkRxBytes],
-        [b.vpnTxPackets, b.linkTxPackets, b.linkTxBytes, a.linkTxPackets, a.linkTxBytes],
-      )
+      const { server: one, client: other } = found!.counters
+      for (const [from, to, sender] of [
+        [one, other, server],
+        [other, one, server === 'user' ? 'kernel' : 'user'],
+      ] as const) {
+        const missing = from.linkTxPackets - to.linkRxPackets
+        const most = unseen(transport, sender, from.linkTxPackets)
+        assert.ok(missing >= 0 && missing <= most, `${missing} of ${from.linkTxPackets}`)
+        if (missing === 0) assert.equal(to.linkRxBytes, from.linkTxBytes)
+        assert.ok(to.vpnRxPackets <= to.linkRxPackets)
+      }
     })
 
     if (transport === 'udp') {
@@ -56,6 +61,15 @@ for (const wanted of tunnels) {
       })
     }
   })
+}
+
+/**
+ * Packets that may be counted as sent and never arrive: those for which there is no address while it changes; and over TCP
+ * the kernel's own, which it drops while its socket is busy (driver-behaviour 2.4).
+ */
+function unseen(transport: 'udp' | 'tcp', sender: 'user' | 'kernel', sent: number): number {
+  if (transport === 'udp') return 5
+  return sender === 'kernel' ? sent / 10 : 0
 }
 
 /** In a machine without hardware help: it says that all goes well, not how fast. */
