@@ -35,6 +35,12 @@ const LIMITS: [prefix: string, file: number, test: number, why: string][] = [
   ['', 120, 60, 'all others'],
 ]
 
+/** Files that run with other kinds of the driver too (test/netns/lab.ts). */
+const TRAFFIC = ['udp', 'tcp', 'keys', 'life', 'hostile'].map(
+  (name) => `test/netns/${name}.test.ts`,
+)
+const OTHER_DRIVERS = ['no-offload', 'two-workers']
+
 process.chdir(fileURLToPath(new URL('..', import.meta.url)))
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   process.on(signal, () => {
@@ -55,7 +61,7 @@ async function main(filters: string[]): Promise<number> {
   if (filters.length === 0) await runAll(checks(), 1, done)
   await runAll([...pure.map(bunJob), ...pure.map(nodeJob)], 2, done)
   // The rest share the machine's devices and time, so they take turns.
-  await runAll(files.filter((file) => !isPure(file)).map(bunJob), 1, done)
+  await runAll(files.filter((file) => !isPure(file)).flatMap(jobsOf), 1, done)
   return summary(done)
 }
 
@@ -100,6 +106,18 @@ function bunJob(file: string): Job {
     file,
     runtime: 'bun',
   }
+}
+
+/** The file as it is, and with other drivers where that is asked for. */
+function jobsOf(file: string): Job[] {
+  const job = bunJob(file)
+  if (!TRAFFIC.includes(file)) return [job]
+  const others = OTHER_DRIVERS.map((driver) => ({
+    ...job,
+    name: `${job.name} (${driver})`,
+    environment: { OVPN_TEST_DRIVER: driver },
+  }))
+  return [job, ...others]
 }
 
 function nodeJob(file: string): Job {

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
-import { createDriver, type LocalDriver } from '../../src/cli/driver-host.ts'
+import { createDriver, type DriverSettings, type LocalDriver } from '../../src/cli/driver-host.ts'
 import { originOfNetns } from '../../src/cli/origin.ts'
 import { type DriverClient, openClient } from '../../src/driver/client.ts'
 import { openLibc } from '../../src/platform/libc.ts'
@@ -45,6 +45,15 @@ export async function until<T>(
 export const sleep = (ms: number): Promise<void> =>
   new Promise((resolve) => setTimeout(resolve, ms))
 
+/** The driver that OVPN_TEST_DRIVER asks for; test/run.ts runs the files of traffic with each. */
+function driverSettings(): DriverSettings {
+  const mode = process.env.OVPN_TEST_DRIVER ?? 'fast'
+  if (mode === 'fast') return {}
+  if (mode === 'no-offload') return { offload: false }
+  if (mode === 'two-workers') return { workers: 2 }
+  throw new Error(`OVPN_TEST_DRIVER=${mode}: expected fast, no-offload or two-workers`)
+}
+
 /** A driver and the hosts it serves. Closing it removes all that was made through it. */
 export class Lab {
   readonly driver: LocalDriver
@@ -61,7 +70,7 @@ export class Lab {
       this.log.push(text)
     }
     const random = () => Math.floor(Math.random() * 2 ** 32)
-    this.driver = createDriver({ error: note, info: note, debug: note }, random)
+    this.driver = createDriver({ error: note, info: note, debug: note }, random, driverSettings())
   }
 
   async host(): Promise<Host> {

@@ -15,6 +15,8 @@ export interface Job {
   /** The test file that this runs; without one, the job itself is the one test. */
   file?: string
   runtime?: 'bun' | 'node'
+  /** Beside this process's own. */
+  environment?: Record<string, string>
 }
 
 export interface JobResult {
@@ -73,7 +75,7 @@ function runProcess(job: Job, args: string[], printed: string, skips: string): P
     const child = spawn(job.command, args, {
       stdio: ['ignore', output, output],
       detached: true,
-      env: { ...process.env, OVPN_TEST_SKIPS: skips },
+      env: { ...process.env, ...job.environment, OVPN_TEST_SKIPS: skips },
     })
     closeSync(output)
     const { pid } = child

@@ -4,7 +4,7 @@
  * configured, and who may configure it, is the device's business (device.ts).
  */
 
-import { addressWords, Endpoint } from './address.ts'
+import { addressWords, type Endpoint } from './address.ts'
 import type { AeadProvider } from './aead.ts'
 import type { Millis } from './keepalive.ts'
 import {
@@ -205,11 +205,9 @@ export class Engine {
   }
 
   /** Another worker heard the peer from there. */
-  movePeer(handle: PeerHandle, remote: EndpointConfig, local: string): void {
+  movePeer(handle: PeerHandle, remote: Endpoint, local: Endpoint): void {
     const peer = this.#table.byHandle(handle)
-    if (peer === undefined) return
-    const from = Endpoint.of(remote.address, remote.port, remote.scope)
-    this.#table.refloat(peer, () => peer.moveTo(from, Endpoint.of(local, 0)))
+    if (peer !== undefined) this.#table.refloat(peer, () => peer.moveTo(remote, local))
   }
 
   removePeer(handle: PeerHandle): void {

@@ -1,17 +1,22 @@
 /**
- * Packets that came to one worker and are another's: pieces from the device whose queue the kernel chose wrongly, and
- * datagrams without a peer id. They travel through a datagram socket per worker, and are the exception.
+ * What one worker has for another: packets that are its (pieces from the device whose queue the kernel chose wrongly,
+ * datagrams without a peer id), and where a peer was heard from, so that the answer goes there. Through a datagram
+ * socket per worker; all of it is the exception.
  *
- *     | kind 4 | from: address 16, port 4, scope 4 | to: address 16 | packet |      the addresses for datagrams only
+ *     | kind 4 | from: address 16, port 4, scope 4 | to: address 16 | handle 4 | packet |
+ *
+ * A piece has no addresses; the handle is that of the peer that has moved.
  */
 import { E, IOVEC, MSG_DONTWAIT, MSG_NOSIGNAL, MSGHDR } from '../../platform/layout.ts'
 import type { NativeMemory } from '../../platform/memory.ts'
 import type { Syscalls } from '../../platform/syscalls.ts'
 import { Endpoint } from '../core/address.ts'
+import type { PeerHandle } from '../core/peer.ts'
 import { MAX_PACKET, VNET_BYTES } from '../core/train.ts'
 
 const PIECE = 0
 const DATAGRAM = 1
+const MOVED = 2
 const KIND_BYTES = 4
 const HEADER_BYTES = 48
 const AREA_BYTES = HEADER_BYTES + VNET_BYTES + MAX_PACKET
@@ -26,6 +31,7 @@ export interface InboxSockets {
 export interface InboxReader {
   piece(vnet: number, length: number): void
   datagram(packet: number, length: number, from: Endpoint, to: Endpoint): void
+  moved(handle: PeerHandle, from: Endpoint, to: Endpoint): void
 }
 
 export class Inbox {
@@ -64,13 +70,14 @@ export class Inbox {
     from: Endpoint,
     to: Endpoint,
   ): boolean {
-    const { view } = this.#memory
-    const words = [from.a, from.b, from.c, from.d, from.port, from.scope, to.a, to.b, to.c, to.d]
-    view.setUint32(this.#header, DATAGRAM, true)
-    words.forEach((word, i) => {
-      view.setInt32(this.#header + KIND_BYTES + 4 * i, word)
-    })
+    this.#fill(DATAGRAM, from, to, 0)
     return this.#send(worker, HEADER_BYTES, packet, length)
+  }
+
+  /** Tells a worker where the peer is, and at which of our addresses it was heard; false: its inbox is full. */
+  tellMoved(worker: number, handle: PeerHandle, from: Endpoint, to: Endpoint): boolean {
+    this.#fill(MOVED, from, to, handle)
+    return this.#send(worker, HEADER_BYTES, this.#header, 0)
   }
 
   /** Takes what lies in this worker's inbox, `limit` messages at most. */
@@ -80,14 +87,25 @@ export class Inbox {
     for (let i = 0; i < limit; i++) {
       const got = this.#sys.read(this.#sockets.read, base + at, AREA_BYTES)
       if (got < KIND_BYTES) return
-      if (view.getUint32(at, true) === PIECE) {
+      const kind = view.getUint32(at, true)
+      if (kind === PIECE) {
         reader.piece(at + KIND_BYTES, got - KIND_BYTES - VNET_BYTES)
         continue
       }
       const word = (n: number) => view.getInt32(at + KIND_BYTES + 4 * n)
       this.#from.set(word(0), word(1), word(2), word(3), word(4), word(5))
       this.#to.set(word(6), word(7), word(8), word(9), 0, 0)
-      reader.datagram(at + HEADER_BYTES, got - HEADER_BYTES, this.#from, this.#to)
+      if (kind === MOVED) reader.moved(word(10), this.#from, this.#to)
+      else reader.datagram(at + HEADER_BYTES, got - HEADER_BYTES, this.#from, this.#to)
+    }
+  }
+
+  #fill(kind: number, from: Endpoint, to: Endpoint, handle: PeerHandle): void {
+    const { view } = this.#memory
+    const sender = [from.a, from.b, from.c, from.d, from.port, from.scope]
+    view.setUint32(this.#header, kind, true)
+    for (const [i, word] of [...sender, to.a, to.b, to.c, to.d, handle].entries()) {
+      view.setInt32(this.#header + KIND_BYTES + 4 * i, word)
     }
   }
 

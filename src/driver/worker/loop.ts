@@ -12,7 +12,7 @@ import { steer } from '../../platform/steering.ts'
 import { parseClosedSockets } from '../../platform/udp.ts'
 import { IPV4_DESTINATION, IPV6_DESTINATION } from '../../wire/ip.ts'
 import { Opcode, opcodeOf } from '../../wire/opcode.ts'
-import { addressBytes, V4_MARK, wordsOfBytes } from '../core/address.ts'
+import { addressBytes, Endpoint, V4_MARK, wordsOfBytes } from '../core/address.ts'
 import { Engine, type EngineSink } from '../core/engine.ts'
 import type { Millis } from '../core/keepalive.ts'
 import { Outbox } from '../core/outbox.ts'
@@ -200,7 +200,7 @@ class Loop {
       case 'change-peer':
         return engine.changePeer(command.handle, command.change, this.#now)
       case 'move-peer':
-        engine.movePeer(command.handle, command.remote, command.local)
+        this.#movePeer(command)
         return undefined
       case 'remove-peer':
         engine.removePeer(command.handle)
@@ -273,6 +273,11 @@ class Loop {
     this.#engine.transmit()
   }
 
+  #movePeer({ handle, remote, local }: Extract<Command, { op: 'move-peer' }>): void {
+    const { address, port, scope } = remote
+    this.#engine.movePeer(handle, Endpoint.of(address, port, scope), Endpoint.of(local, 0))
+  }
+
   // Other workers ----------------------------------------------------------------------------------------------------
 
   #handedOver(): void {
@@ -280,6 +285,7 @@ class Loop {
       {
         piece: (vnet, length) => this.#engine.fromDevice(vnet, length, this.#now),
         datagram: this.#datagram,
+        moved: (handle, from, to) => this.#engine.movePeer(handle, from, to),
       },
       DEVICE_READS,
     )
@@ -300,10 +306,16 @@ class Loop {
     steer(steering, address, worker, this.#sys)
   }
 
+  /** Tells the other workers at once, so that the answer to the packet goes to where it came from. */
   #moved({ handle, remote, local }: Peer, floated: boolean): void {
+    const { worker, inbox } = this.#options
+    const told = inbox.write.every(
+      (_, other) => other === worker || this.#inbox.tellMoved(other, handle, remote, local),
+    )
+    if (told && !floated) return
     const { address, port, scope } = remote
     const to = { address, port, scope }
-    this.#tell({ what: 'moved', handle, remote: to, local: local.address, floated })
+    this.#tell({ what: 'moved', handle, remote: to, local: local.address, floated, told })
   }
 
   // Transports -------------------------------------------------------------------------------------------------------

@@ -210,7 +210,7 @@ export class WorkerPool implements DataPath {
     switch (happening.what) {
       case 'moved': {
         const { handle, remote, local } = happening
-        tell({ op: 'move-peer', handle, remote, local })
+        if (!happening.told) tell({ op: 'move-peer', handle, remote, local })
         if (!happening.floated) return
         break
       }

@@ -94,7 +94,15 @@ export type Answer = { number: number; value: unknown } | { number: number; erro
 export type Happening =
   | { what: 'expired'; handle: PeerHandle }
   /** Heard from `remote`, at our address `local`; `floated` unless only the latter is new. */
-  | { what: 'moved'; handle: PeerHandle; remote: EndpointConfig; local: string; floated: boolean }
+  | {
+      what: 'moved'
+      handle: PeerHandle
+      remote: EndpointConfig
+      local: string
+      floated: boolean
+      /** The other workers know already. */
+      told: boolean
+    }
   | { what: 'key-exhausted'; handle: PeerHandle; keyId: number }
   | { what: 'key-ageing'; handle: PeerHandle; keyId: number }
   /** For the worker that sends, when another one receives. */
