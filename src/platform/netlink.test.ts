@@ -19,6 +19,7 @@ import {
   askNetlink,
   decodeAttributes,
   encodeMessage,
+  netnsNumber,
   openNetlink,
   openRouteWatch,
   RouteQuery,
@@ -254,5 +255,20 @@ describe('a route watch', { skip }, () => {
     removeNetns(netns.name)
     for (let i = 0; i < 500 && query.nextHop(bytes('10.9.0.5')) !== undefined; i++) await sleep(10)
     assert.equal(query.nextHop(bytes('10.9.0.5')), undefined)
+  })
+})
+
+describe('netnsNumber', { skip }, () => {
+  it('numbers a namespace once, another otherwise, and refuses what is none', () => {
+    using netns = openTestNetns(part)
+    using one = openTestNetns(part)
+    using other = openTestNetns(part)
+    const first = netnsNumber(netns.fd, one.fd)
+    const second = netnsNumber(netns.fd, other.fd)
+    assert.ok(first >= 0 && second >= 0 && first !== second)
+    assert.equal(netnsNumber(netns.fd, one.fd), first)
+    const listed = netns.ip('netns list-id')
+    assert.match(listed, new RegExp(`nsid ${first}\\b`))
+    assert.throws(() => netnsNumber(netns.fd, 9999), { name: 'OsError' })
   })
 })

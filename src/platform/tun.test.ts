@@ -9,7 +9,7 @@ import { openLibc } from './libc.ts'
 import { createBlock } from './memory.ts'
 import { deviceNetns } from './netlink.ts'
 import { inNetns, netnsId, removeNetns } from './netns.ts'
-import { linkStats, openTun } from './tun.ts'
+import { hasInterface, linkStats, openTun } from './tun.ts'
 
 const os = openLibc()
 const skip = withoutNamespaces
@@ -45,6 +45,31 @@ describe('openTun', { skip }, () => {
     const found = deviceNetns(tun.fds[0]!)
     assert.equal(netnsId(found), netnsId(netns.fd))
     os.close(found)
+  })
+
+  it('keeps the multicast of the stack out where that is not wanted', () => {
+    using netns = openTestNetns(part)
+    using _tun = openTun({ netns: netns.fd, name: 'vpn0', multicast: false })
+    inNetns(netns.fd, () => {
+      using _own = openTun({ name: 'vpn1', multicast: false })
+      const links = linksOf(netns).filter(({ ifname }) => ifname !== 'lo')
+      assert.deepEqual(
+        links.map(({ flags }) => flags.includes('MULTICAST')),
+        [false, false],
+      )
+    })
+  })
+
+  it('is found by its index in its namespace, and not in another', () => {
+    using netns = openTestNetns(part)
+    using other = openTestNetns(part)
+    const tun = openTun({ netns: netns.fd, name: 'vpn0' })
+    assert.deepEqual(
+      [hasInterface(netns.fd, tun.ifindex), hasInterface(other.fd, tun.ifindex)],
+      [true, false],
+    )
+    tun.close()
+    assert.equal(hasInterface(netns.fd, tun.ifindex), false)
   })
 
   it('makes it in the own namespace too, and removes it when closed', () => {

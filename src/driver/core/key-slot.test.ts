@@ -100,6 +100,17 @@ describe('KeySlot', () => {
     assert.equal(open(here, sealed(here, plain)), undefined, 'its own packet thrown back')
   })
 
+  it('uses keys of a length per direction', () => {
+    const { slot, sealed, open } = rig()
+    const short = () => ({ cipherKey: count(16, 50), nonceTail: count(8, 200) })
+    const one = slot(config({ decrypt: short(), decryptCipher: 'aes-128-gcm' }))
+    const other = slot(
+      config({ cipher: 'aes-128-gcm', encrypt: short(), decryptCipher: 'aes-256-gcm' }, true),
+    )
+    assert.deepEqual(open(other, sealed(one, plain)), plain)
+    assert.deepEqual(open(one, sealed(other, plain)), plain)
+  })
+
   it('opens nothing that has one bit changed, the peer id and the packet id included', () => {
     const { slot, sealed, open } = rig()
     const packet = sealed(slot(config()), plain)
