@@ -103,9 +103,9 @@ async function load(server: Side, client: Side): Promise<{ down: number; up: num
   for (const reverse of [['-R'], []]) {
     let end: ChildProcess | undefined
     try {
-      end = spawn('ip', ['netns', 'exec', server.name, 'iperf3', '-s', '-1', '-B', INNER[0]])
-      // There is nothing to see of a listening iperf3 that would not use up its only test.
-      await sleep(1000)
+      const one = ['-s', '-1', '-B', INNER[0], '--forceflush']
+      end = spawn('ip', ['netns', 'exec', server.name, 'iperf3', ...one])
+      await said(end, 'Server listening')
       const args = ['netns', 'exec', client.name, 'iperf3', '-c', INNER[0], '-t', '1', '-J']
       const { stdout } = await run('ip', [...args, ...reverse], { timeout: 30_000 })
       bytes.push(JSON.parse(stdout).end.sum_received.bytes)
@@ -114,6 +114,16 @@ async function load(server: Side, client: Side): Promise<{ down: number; up: num
     }
   }
   return { down: bytes[0]!, up: bytes[1]! }
+}
+
+/** Resolves when a program has printed `text`, rejects when it ends before. */
+async function said(program: ChildProcess, text: string): Promise<void> {
+  let all = ''
+  for await (const chunk of program.stdout!) {
+    all += chunk
+    if (all.includes(text)) return
+  }
+  throw new Error(`it did not say ${JSON.stringify(text)}, but: ${all}`)
 }
 
 /** Sockets of both ends, which stay the caller's. */

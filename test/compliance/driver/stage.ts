@@ -27,8 +27,8 @@ import { hex, PacketTap, type Stream, Udp } from './sockets.ts'
 import { type Port, type Subject, sleep } from './subject.ts'
 import { describe, type Names, type Step } from './transcript.ts'
 
-/** Milliseconds in which nothing must happen for an act to be over. */
-const QUIET_MS = 25
+/** How long a request is given that need not be answered. */
+const UNANSWERED_MS = 50
 /** Command of a relayed control packet in our driver. */
 const RELAYED = 68
 const ANSWER_MS = 10_000
@@ -84,7 +84,7 @@ export class Theatre {
     port.send(message({ type, flags: waits ? flags | all : flags, seq, pid: 0 }, payload))
     const found: Message[] = []
     for (;;) {
-      const come = await received(port, waits ? ANSWER_MS : QUIET_MS)
+      const come = await received(port, waits ? ANSWER_MS : UNANSWERED_MS)
       if (come === undefined) {
         if (waits) throw new Error('the driver does not answer')
         return found
@@ -116,6 +116,8 @@ export class Stage implements AsyncDisposable {
   readonly #udp = new Map<string, Udp>()
   readonly #closing: (() => void)[] = []
   readonly #devices = new Set<Device>()
+  /** Milliseconds in which nothing must happen for an act to be over. */
+  quietMs = 25
 
   constructor(theatre: Theatre, scenario: string) {
     this.#theatre = theatre
@@ -324,7 +326,7 @@ export class Stage implements AsyncDisposable {
     let quiet = false
     while (!quiet) {
       const heard = await this.#reached()
-      heard.push(...(await this.#heard(port, QUIET_MS)))
+      heard.push(...(await this.#heard(port, this.quietMs)))
       const lines = (socket: Udp) => (shape ? socket.drain().map(shape) : socket.drain())
       const come = [
         add(
@@ -362,7 +364,7 @@ export class Stage implements AsyncDisposable {
   /** What has come from sockets and devices so far is of no interest. */
   async settle(): Promise<void> {
     await this.#reached()
-    await this.#heard(this.#theatre.port, QUIET_MS)
+    await this.#heard(this.#theatre.port, this.quietMs)
     for (const socket of this.#udp.values()) socket.drain()
     for (const { tap } of this.#devices) tap.drain()
   }
@@ -424,7 +426,7 @@ export class Stage implements AsyncDisposable {
     }
     for (const close of this.#closing) close()
     await sleep(0)
-    await this.#heard(this.#theatre.port, QUIET_MS)
+    await this.#heard(this.#theatre.port, this.quietMs)
   }
 }
 

@@ -53,7 +53,10 @@ export async function keepalive(stage: Stage): Promise<void> {
       once: true,
     },
   )
-  await stage.asksAll('who is left', device.ifindex)
+  const { ifindex } = device
+  // Its counter of pings would tell the same luck: that it is still there is all that is asked.
+  await stage.asks('who is pinged and not heard is left', 'peer-del', { ifindex, peer: { id: 5 } })
+  await stage.asksAll('who else is left', ifindex)
 }
 
 export async function closing(stage: Stage): Promise<void> {
