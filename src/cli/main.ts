@@ -8,6 +8,7 @@ import { keyCommand } from './key.ts'
 import { linkCommand } from './link.ts'
 import { monitorCommand } from './monitor.ts'
 import { peerCommand } from './peer.ts'
+import { runCommand, superviseCommand } from './run.ts'
 import { showCommand } from './show.ts'
 import { transferCommand } from './transfer.ts'
 import { VERSION } from './version.ts'
@@ -38,6 +39,8 @@ async function main(args: string[]): Promise<number> {
       "OpenVPN data channel offload: the driver in user space, and the tool for it and for the kernel's",
     )
     .version(VERSION)
+    .enablePositionalOptions()
+    .addCommand(runCommand(environment))
     .addCommand(driverCommand(environment))
     .addCommand(showCommand(environment))
     .addCommand(monitorCommand(environment))
@@ -46,6 +49,7 @@ async function main(args: string[]): Promise<number> {
     .addCommand(keyCommand(environment))
     .addCommand(demoCommand(environment))
     .addCommand(transferCommand(environment), { hidden: true })
+    .addCommand(superviseCommand(environment), { hidden: true })
     .addHelpText('after', HELP)
   configure(program)
   try {

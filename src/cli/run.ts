@@ -1,0 +1,136 @@
+/** `ovpn run`: an unmodified program that finds the driver as if the kernel had it. */
+import { Command } from 'commander'
+import { become, Connection, LAUNCHER_FD, LaunchError, prepare } from '../interpose/launcher.ts'
+import { takeFdOf } from '../interpose/process.ts'
+import { Supervisor } from '../interpose/supervisor.ts'
+import { Watch } from '../interpose/watch.ts'
+import { O_RDWR } from '../platform/layout.ts'
+import { openLibc } from '../platform/libc.ts'
+import { blockOfText } from '../platform/memory.ts'
+import { openOwnNetns } from '../platform/netns.ts'
+import { Listener } from '../platform/seccomp.ts'
+import { workers } from './arguments.ts'
+import { type Environment, randomWord } from './compose.ts'
+import { createDriver } from './driver-host.ts'
+import { CliError } from './errors.ts'
+import { withExamples } from './options.ts'
+import { originOfNetns } from './origin.ts'
+import { missingForDriver } from './requirements.ts'
+
+interface Options {
+  fallback?: true
+  verbose?: true
+  workers: number
+}
+
+export function runCommand(environment: Environment): Command {
+  const run = new Command('run')
+    .description(
+      'run a program that speaks the API, such as openvpn, as if the kernel had the driver',
+    )
+    .argument('<command>', 'the program')
+    .argument('[args...]', 'its arguments')
+    .option('--fallback', 'run it plainly where the driver cannot be had')
+    .option('--workers <n>', 'threads of an interface', workers, 1)
+    .option('-v, --verbose', 'tell on standard error what the driver does')
+    .passThroughOptions()
+    .action((command: string, args: string[], options: Options) => {
+      try {
+        const missing = missingForDriver()
+        if (missing.length > 0) throw new LaunchError(missing.join('\n  '))
+        prepare([
+          ...ownCommand(),
+          ...[SUPERVISE, '--workers', String(options.workers)],
+          ...(options.verbose ? ['--verbose'] : []),
+        ])
+      } catch (error) {
+        if (!(error instanceof LaunchError)) throw error
+        if (!options.fallback) throw new CliError(`cannot offload: ${error.message}`)
+        environment.note(`running ${command} without offload: ${error.message}`)
+      }
+      const { text, status } = become(command, args)
+      throw new CliError(text, status)
+    })
+  return withExamples(
+    run,
+    'sudo ovpn run openvpn --config server.conf',
+    'sudo ovpn run --fallback openvpn --config client.conf',
+  )
+}
+
+const SUPERVISE = 'run-supervisor'
+
+/** How this program is started anew: by its script, or, compiled, by itself. */
+function ownCommand(): string[] {
+  return Bun.main.startsWith('/$bunfs/') ? [process.execPath] : [process.execPath, Bun.main]
+}
+
+/** What `ovpn run` starts beside the program; hidden from the help. */
+export function superviseCommand(environment: Environment): Command {
+  return new Command(SUPERVISE)
+    .argument('<pid>', 'of the launcher', Number)
+    .argument('<fd>', 'a descriptor that it has', Number)
+    .option('--workers <n>', '', workers, 1)
+    .option('--verbose')
+    .action(async (pid: number, fd: number, options: SuperviseOptions) => {
+      // The program decides when it ends: what ends its whole group or session must not come first.
+      for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const) {
+        process.on(signal, () => {})
+      }
+      const launcher = new Connection(LAUNCHER_FD)
+      await supervise(environment, launcher, { pid, fd }, options).catch((error: Error) => {
+        launcher.refuse(error.message)
+        throw error
+      })
+    })
+}
+
+interface SuperviseOptions {
+  workers: number
+  verbose?: true
+}
+
+async function supervise(
+  environment: Environment,
+  connection: Connection,
+  launcher: { pid: number; fd: number },
+  options: SuperviseOptions,
+): Promise<void> {
+  const { close } = openLibc()
+  const note = options.verbose ? environment.note : () => {}
+  const log = { error: note, info: note, debug: note }
+  const driver = createDriver(log, () => randomWord(environment), options.workers)
+  // Where processes cannot be looked into, that is found before anything has changed for the program.
+  close(takeFdOf(launcher.pid, launcher.fd))
+  connection.ready()
+  const number = connection.receive()
+  if (number === '') return
+  const listener = new Listener(takeFdOf(launcher.pid, Number(number)))
+  const watch = new Watch()
+  const supervisor = new Supervisor({
+    listener,
+    watch,
+    openChannel: (protocol, program) => driver.server.channel(protocol, program),
+    log: note,
+  })
+  const netns = openOwnNetns()
+  await supervisor.learnFamilies(originOfNetns(netns))
+  close(netns)
+  const served = supervisor.serve()
+  connection.go()
+  if (!options.verbose) closeStandardError()
+  await served
+  await driver.close()
+  listener[Symbol.dispose]()
+  await watch.close()
+}
+
+/** Whoever reads what the program says must not wait for the supervisor. */
+function closeStandardError(): void {
+  const os = openLibc()
+  const path = blockOfText('/dev/null')
+  const none = os.open(path.base, O_RDWR, 0)
+  if (none < 0) return
+  os.dup3(none, 2, 0)
+  os.close(none)
+}

@@ -1,0 +1,241 @@
+/**
+ * A netlink socket as the program sees it: half the driver's, half one of the kernel's own, which acts for the program. Decides
+ * message by message who answers, and queues what comes from either. How the program's calls reach this, and its
+ * memory, are supervisor.ts's.
+ */
+import type { Channel } from '../driver/channel.ts'
+import { GENL_ID_CTRL } from '../netlink/control.ts'
+import { type Message, message, messages, NLM_F, NLMSG, readAnswer } from '../netlink/message.ts'
+import { E, SOCKADDR_NL } from '../platform/layout.ts'
+import type { RelaySocket } from '../platform/relay.ts'
+
+/** Something to receive; or the errno that receiving fails with, once. */
+export interface Arrival {
+  readonly bytes: Uint8Array
+  /** `sockaddr_nl` of the sender. */
+  readonly from: Uint8Array
+  readonly errno?: number
+}
+
+export interface SocketOptions {
+  readonly channel: Channel
+  readonly relay: RelaySocket
+  /** Numbers of the driver's families and of their groups. */
+  readonly families: ReadonlySet<number>
+  readonly groups: ReadonlySet<number>
+  /** Something has arrived. */
+  arrived(): void
+  /** A request of one of the driver's families was carried out; what it does is done before the program goes on. */
+  done(family: number, payload: Uint8Array): Promise<void>
+}
+
+const RTM_FIRST_LINK = 16 // NEWLINK, DELLINK, GETLINK
+const RTM_LAST_LINK = 18
+const ENOENT = 2
+const EOPNOTSUPP = 95
+const SOL_NETLINK = 270
+const OPTION = { ADD_MEMBERSHIP: 1, DROP_MEMBERSHIP: 2, CAP_ACK: 10, EXT_ACK: 11 } as const
+/** What may wait unread: beyond this, what answers nothing is left out. */
+const QUEUE_BYTES = 1 << 20
+
+export class VirtualSocket {
+  readonly queue: Arrival[] = []
+  readonly #options: SocketOptions
+  #queued = 0
+  #lastBarrier = 0
+  /** The request that the driver is answering. */
+  #asking: { barrier: number; answers: Uint8Array[]; done(): void } | undefined
+  /** Requests are carried out one after another. */
+  #turn: Promise<unknown> = Promise.resolve()
+  #closed = false
+
+  constructor(options: SocketOptions) {
+    this.#options = options
+    options.channel.listen({
+      received: (datagram) => this.#fromDriver(datagram),
+      closed: () => this.#asking?.done(),
+    })
+  }
+
+  /** Takes a datagram of the program; resolves to 0 when all of it was answered, or to -errno. */
+  send(datagram: Uint8Array, privileged: boolean): Promise<number> {
+    const sent = this.#turn.then(() => this.#send(datagram, privileged))
+    this.#turn = sent.catch(() => undefined)
+    return sent
+  }
+
+  bind(address: Uint8Array): number {
+    const result = this.#options.relay.bind(address)
+    if (result >= 0) this.#tellPort()
+    return result
+  }
+
+  async setOption(level: number, name: number, value: Uint8Array): Promise<number> {
+    const { channel, relay, groups } = this.#options
+    if (level !== SOL_NETLINK || value.length < 4) return relay.setOption(level, name, value)
+    const number = new DataView(value.buffer, value.byteOffset).getUint32(0, true)
+    const joins = name === OPTION.ADD_MEMBERSHIP
+    if ((joins || name === OPTION.DROP_MEMBERSHIP) && groups.has(number)) {
+      await channel.setOption(joins ? 'add-membership' : 'drop-membership', number)
+      return 0
+    }
+    if (name === OPTION.EXT_ACK) await channel.setOption('ext-ack', number)
+    if (name === OPTION.CAP_ACK) await channel.setOption('cap-ack', number)
+    return relay.setOption(level, name, value)
+  }
+
+  /** Queues what the kernel has sent. */
+  takeFromKernel(): void {
+    if (this.#closed) return
+    for (;;) {
+      const got = this.#options.relay.receive()
+      if (typeof got !== 'number') this.#push(got)
+      else if (got === -E.EAGAIN) return
+      else {
+        const none = new Uint8Array(0)
+        this.#push({ bytes: none, from: none, errno: -got })
+        if (got !== -E.ENOBUFS) return
+      }
+    }
+  }
+
+  /** The next arrival was received. */
+  shift(): void {
+    const taken = this.queue.shift()
+    this.#queued -= taken?.bytes.length ?? 0
+  }
+
+  close(): void {
+    this.#closed = true
+    this.#options.channel.close()
+    this.#options.relay[Symbol.dispose]()
+    this.#asking?.done()
+  }
+
+  async #send(datagram: Uint8Array, privileged: boolean): Promise<number> {
+    if (this.#closed) return -E.EIO
+    let all: Message[]
+    try {
+      all = [...messages(datagram)]
+    } catch {
+      return this.#toKernel(datagram) // it ignores what follows a bad length
+    }
+    if (!all.some((one) => this.#isOurs(one))) {
+      if (!privileged && all.some((one) => changes(one, this.#options.channel.protocol))) {
+        return -E.EPERM
+      }
+      return this.#toKernel(datagram)
+    }
+    this.#tellPort()
+    for (const one of all) {
+      const answers = this.#isOurs(one) ? await this.#ask(one) : undefined
+      if (answers !== undefined && !this.#isForKernel(one, answers)) {
+        if (this.#options.families.has(one.type)) await this.#carriedOut(one, answers)
+        for (const bytes of answers) this.#push({ bytes, from: KERNEL })
+      } else if (!privileged && changes(one, this.#options.channel.protocol)) {
+        return -E.EPERM
+      } else {
+        const sent = this.#toKernel(one.bytes)
+        if (sent < 0) return sent
+      }
+    }
+    return 0
+  }
+
+  #isOurs({ type, flags }: Message): boolean {
+    const { channel, families } = this.#options
+    const isDump = (flags & NLM_F.DUMP) === NLM_F.DUMP
+    if (channel.protocol === 'generic') {
+      return families.has(type) || (type === GENL_ID_CTRL && !isDump)
+    }
+    return type >= RTM_FIRST_LINK && type <= RTM_LAST_LINK && !(type === RTM_LAST_LINK && isDump)
+  }
+
+  /** Whether the driver has refused because it is not meant. */
+  #isForKernel({ type }: Message, answers: readonly Uint8Array[]): boolean {
+    const errno = refusalOf(answers)
+    if (this.#options.channel.protocol === 'route') return errno === EOPNOTSUPP
+    return type === GENL_ID_CTRL && (errno === ENOENT || errno === EOPNOTSUPP)
+  }
+
+  async #carriedOut(request: Message, answers: readonly Uint8Array[]): Promise<void> {
+    if (refusalOf(answers) !== 0) return
+    await this.#options.done(request.type, request.payload)
+  }
+
+  /** Has the driver answer; a message that only asks to be acknowledged, sent behind it, tells when it has. */
+  async #ask({ bytes }: Message): Promise<Uint8Array[]> {
+    const barrier = ++this.#lastBarrier
+    const flags = NLM_F.REQUEST | NLM_F.ACK
+    const answers: Uint8Array[] = []
+    const answered = new Promise<void>((done) => {
+      this.#asking = { barrier, answers, done }
+    })
+    this.#options.channel.send(bytes)
+    const header = { type: NLMSG.NOOP, flags, seq: barrier, pid: 0 }
+    this.#options.channel.send(message(header, new Uint8Array(0)))
+    await answered
+    this.#asking = undefined
+    return answers
+  }
+
+  #fromDriver(datagram: Uint8Array): void {
+    const [first] = messages(datagram)
+    if (first === undefined || first.type === NLMSG.OVERRUN) return
+    const asking = this.#asking
+    if (asking !== undefined && isBarrier(first, asking.barrier)) asking.done()
+    else if (asking !== undefined && (first.seq !== 0 || first.pid !== 0)) {
+      asking.answers.push(datagram)
+    } else if (this.#queued < QUEUE_BYTES) this.#push({ bytes: datagram, from: KERNEL })
+  }
+
+  #toKernel(datagram: Uint8Array): number {
+    const sent = this.#options.relay.send(datagram)
+    // It has answered before the call returns.
+    this.takeFromKernel()
+    return sent < 0 ? sent : 0
+  }
+
+  #push(arrival: Arrival): void {
+    this.queue.push(arrival)
+    this.#queued += arrival.bytes.length
+    this.#options.arrived()
+  }
+
+  /** Answers of both carry one address. */
+  #tellPort(): void {
+    const { channel, relay } = this.#options
+    const name = relay.name()
+    if (typeof name === 'number') return
+    const port = new DataView(name.buffer).getUint32(SOCKADDR_NL.pid, true)
+    if (port !== 0 && port !== channel.portId) void channel.setOption('port-id', port)
+  }
+}
+
+/** Address of messages from the kernel: family 16, all else 0. */
+const KERNEL = Uint8Array.of(16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+
+function isBarrier({ type, payload }: Message, barrier: number): boolean {
+  if (type !== NLMSG.ERROR || payload.length < 20) return false
+  const view = new DataView(payload.buffer, payload.byteOffset)
+  return view.getUint16(8, true) === NLMSG.NOOP && view.getUint32(12, true) === barrier
+}
+
+/** The errno of the answer, 0 where there is none. */
+function refusalOf(answers: readonly Uint8Array[]): number {
+  for (const datagram of answers) {
+    for (const one of messages(datagram)) {
+      if (one.type === NLMSG.ERROR) return readAnswer(one).errno
+    }
+  }
+  return 0
+}
+
+/**
+ * Whether the kernel asks for CAP_NET_ADMIN before it carries it out. The relaying socket has that; the program may have
+ * given it up.
+ */
+function changes({ type }: Message, protocol: 'route' | 'generic'): boolean {
+  if (type < NLMSG.MIN_TYPE) return false
+  return protocol === 'route' ? (type & 3) !== 2 : type !== GENL_ID_CTRL
+}

@@ -1,0 +1,493 @@
+/**
+ * Serves the trapped calls of a program and of all it starts: gives them netlink sockets on which the driver answers
+ * beside the kernel (socket.ts), until the last of them has ended.
+ *
+ * A netlink socket is one end of a pair of unix sockets, at a number that the filter knows. What is read or written there
+ * never matters: calls on it are carried out here; a byte lies in it while something waits to be received, so that
+ * poll() works. Sockets are told apart by the identity of that end, so descriptors may be duplicated and inherited.
+ *
+ * What a call points to is copied once, and decided on the copy: another thread may change the original.
+ */
+import type { Channel, Protocol } from '../driver/channel.ts'
+import { Requester } from '../driver/channel.ts'
+import { decodeFamily, encodeGetFamily, GENL_ID_CTRL } from '../netlink/control.ts'
+import { OsError } from '../platform/error.ts'
+import { E, IOVEC, MSG_DONTWAIT, MSGHDR, SOCKADDR_NL } from '../platform/layout.ts'
+import { openLibc } from '../platform/libc.ts'
+import { createBlock } from '../platform/memory.ts'
+import { netnsId, openNetnsOf } from '../platform/netns.ts'
+import { openPair, openRelay } from '../platform/relay.ts'
+import {
+  architecture,
+  type CallNumbers,
+  type Listener,
+  readMemory,
+  type TrappedCall,
+  writeMemory,
+} from '../platform/seccomp.ts'
+import { dialects } from '../uapi/dialects/index.ts'
+import { ApiError, errnoNumber } from '../uapi/errno.ts'
+import type { DialectName, Request } from '../uapi/types.ts'
+import { FD_COUNT, FIRST_FD } from './filter.ts'
+import { flagsOf, identityOf, isPrivileged, isSignalled, takeFdOf } from './process.ts'
+import { VirtualSocket } from './socket.ts'
+import type { Watch } from './watch.ts'
+
+/** A program, to the driver: who asks over a channel. What it answers is of the moment of the request. */
+export interface Program {
+  readonly netns: string
+  readonly privileged: boolean
+  takeFd(fd: number): number
+  openNetns(): number
+}
+
+export interface SupervisorOptions {
+  readonly listener: Listener
+  readonly watch: Watch
+  openChannel(protocol: Protocol, program: Program): Promise<Channel> | Channel
+  log(text: string): void
+}
+
+type CallName = keyof CallNumbers
+type Fate = number | 'pass' | 'answered' | 'later'
+
+interface Served {
+  readonly socket: VirtualSocket
+  readonly relay: ReturnType<typeof openRelay>
+  /** Our end of the pair. */
+  readonly end: number
+  readonly netns: number
+  /** Calls that wait for something to receive. */
+  readonly receivers: TrappedCall[]
+  /** The thread whose call is carried out. */
+  tid: number
+  /** Whether a byte lies in the program's end. */
+  marked: boolean
+  unwatch: (() => void)[]
+}
+
+const AF_NETLINK = 16
+const MSG_PEEK = 2
+const MSG_TRUNC = 0x20
+const ERESTARTSYS = 512
+const F_DUPFD = 0
+const F_DUPFD_CLOEXEC = 1030
+const SOL_SOCKET = 1
+const FORCED_BUFFERS = [32, 33] // SO_SNDBUFFORCE, SO_RCVBUFFORCE
+const MAX_SEND_BYTES = 1 << 20
+const MAX_PIECES = 1024
+const SIGNAL_LOOK_MS = 50
+const PROTOCOL: { readonly [number: number]: Protocol } = { 0: 'route', 16: 'generic' }
+
+export class Supervisor {
+  readonly #options: SupervisorOptions
+  readonly #os = openLibc()
+  /** By the identity of the program's end. */
+  readonly #served = new Map<string, Served>()
+  readonly #families = new Map<number, DialectName>()
+  readonly #groups = new Set<number>()
+  readonly #names = new Map<number, CallName>()
+  #cursor = 0
+  #signals: NodeJS.Timeout | undefined
+
+  constructor(options: SupervisorOptions) {
+    this.#options = options
+    const calls = Object.entries(architecture!.calls) as [CallName, number | undefined][]
+    for (const [name, nr] of calls) if (nr !== undefined) this.#names.set(nr, name)
+  }
+
+  /** Asks the driver for the numbers of its families. Rejects with an ApiError. */
+  async learnFamilies(program: Program): Promise<void> {
+    const requester = new Requester(await this.#options.openChannel('generic', program))
+    try {
+      for (const name of Object.keys(dialects) as DialectName[]) {
+        const header = { type: GENL_ID_CTRL, flags: 0 }
+        const [reply] = await requester.request(header, encodeGetFamily(name))
+        if (reply === undefined) throw new ApiError('EPROTO', `no answer about ${name}`)
+        const family = decodeFamily(reply)
+        this.#families.set(family.id, name)
+        for (const { id } of family.groups) this.#groups.add(id)
+      }
+    } finally {
+      requester.close()
+    }
+  }
+
+  /** Serves until no process has the filter any more. */
+  serve(): Promise<void> {
+    const { listener, watch } = this.#options
+    return new Promise((resolve) => {
+      const unwatch = watch.add(listener.fd, () => {
+        for (;;) {
+          const call = listener.receive()
+          if (call === 'none') return
+          if (call === 'ended') {
+            unwatch()
+            clearInterval(this.#signals)
+            for (const [identity, served] of this.#served) this.#release(identity, served)
+            resolve()
+            return
+          }
+          void this.#serve(call)
+        }
+      })
+    })
+  }
+
+  /** Carries a call out, whatever comes: one that nobody answers would hang. */
+  async #serve(call: TrappedCall): Promise<void> {
+    const { listener, log } = this.#options
+    let fate: Fate
+    try {
+      const name = this.#names.get(call.nr)
+      fate = name === undefined ? 'pass' : await this.#carryOut(name, call)
+    } catch (error) {
+      if (error instanceof OsError) fate = -error.errno
+      else if (error instanceof ApiError) fate = -errnoNumber(error.errno)
+      else {
+        log(`a call failed: ${(error as Error).stack ?? error}`)
+        fate = -E.EIO
+      }
+    }
+    if (fate === 'pass') listener.pass(call)
+    else if (typeof fate === 'number') {
+      if (fate < 0) listener.fail(call, -fate)
+      else listener.answer(call, fate)
+    }
+  }
+
+  async #carryOut(name: CallName, call: TrappedCall): Promise<Fate> {
+    if (name === 'socket') return this.#open(call)
+    const fd = call.ints[0]!
+    const served = this.#find(call.tid, fd)
+    if (served === undefined) return 'pass' // the program has something of its own there
+    const { tid, args, ints } = call
+    const { socket, relay } = served
+    switch (name) {
+      case 'sendmsg':
+        return this.#send(served, tid, gather(tid, args[1]!))
+      case 'sendto':
+        if (args[2]! > MAX_SEND_BYTES) return -E.EMSGSIZE
+        return this.#send(served, tid, readMemory(tid, args[1]!, args[2]!))
+      case 'recvmsg':
+      case 'recvfrom':
+        return this.#receive(served, call)
+      case 'bind':
+        return socket.bind(readMemory(tid, args[1]!, Math.min(ints[2]!, SOCKADDR_NL.size)))
+      case 'connect':
+        return relay.connect(readMemory(tid, args[1]!, Math.min(ints[2]!, SOCKADDR_NL.size)))
+      case 'getsockname': {
+        const own = relay.name()
+        return typeof own === 'number' ? own : writeAddress(tid, own, args[1]!, args[2]!)
+      }
+      case 'setsockopt': {
+        const [, level, option, , length] = ints as [number, number, number, number, number]
+        if (length < 0 || length > 4096) return -E.EINVAL
+        if (level === SOL_SOCKET && FORCED_BUFFERS.includes(option) && !isPrivileged(tid)) {
+          return -E.EPERM
+        }
+        return socket.setOption(level, option, readMemory(tid, args[3]!, length))
+      }
+      case 'getsockopt':
+        return this.#getOption(served, call)
+      case 'dup':
+        return this.#duplicate(call, fd, FIRST_FD, false)
+      case 'fcntl':
+        if (ints[1] !== F_DUPFD && ints[1] !== F_DUPFD_CLOEXEC) return 'pass'
+        return this.#duplicate(call, fd, ints[2]!, ints[1] === F_DUPFD_CLOEXEC)
+      default:
+        return 'pass' // dup2 and dup3 choose their number themselves
+    }
+  }
+
+  #find(tid: number, fd: number): Served | undefined {
+    const identity = identityOf(tid, fd)
+    return identity === undefined ? undefined : this.#served.get(identity)
+  }
+
+  // Opening and closing ----------------------------------------------------------------------------------------------
+
+  async #open(call: TrappedCall): Promise<Fate> {
+    const { listener, watch, openChannel } = this.#options
+    const [family, flags, number] = call.ints as [number, number, number]
+    const protocol = PROTOCOL[number]
+    const type = flags & 0xf
+    if (family !== AF_NETLINK || protocol === undefined || (type !== 2 && type !== 3)) return 'pass'
+    const at = this.#freeNumber(call.tid, FIRST_FD)
+    if (at === undefined) return -EMFILE
+    const netns = openNetnsOf(call.tid)
+    const program = this.#programOf(call.tid, netns)
+    const channel = await openChannel(protocol, program)
+    const relay = openRelay(type, number, netns)
+    const { own, other } = openPair('datagrams')
+    const served: Served = {
+      socket: new VirtualSocket({
+        channel,
+        relay,
+        families: new Set(this.#families.keys()),
+        groups: this.#groups,
+        arrived: () => this.#arrived(served),
+        done: (family, payload) => this.#done(served, family, payload),
+      }),
+      ...{ relay, end: own, netns, receivers: [], tid: call.tid, marked: false, unwatch: [] },
+    }
+    program.follow(served)
+    const identity = identityOf(process.pid, other)!
+    if ((flags & 0o4000) !== 0) this.#os.fcntl(other, 4, 0o4002)
+    const given = listener.giveFd(call, other, at, {
+      cloexec: (flags & 0o2000000) !== 0,
+      answer: true,
+    })
+    this.#os.close(other)
+    this.#served.set(identity, served)
+    if (given < 0) {
+      this.#release(identity, served)
+      return given === -EBADF ? -EMFILE : given
+    }
+    served.unwatch.push(
+      watch.add(own, () => {
+        // Nothing but the end is to be read there.
+        if (this.#hasEnded(own)) this.#release(identity, served)
+      }),
+      watch.add(relay.fd, () => served.socket.takeFromKernel()),
+    )
+    return 'answered'
+  }
+
+  /** A number of the range that the process does not use, at least `from`. */
+  #freeNumber(tid: number, from: number): number | undefined {
+    for (let i = 0; i < FD_COUNT; i++) {
+      const at = FIRST_FD + ((this.#cursor + i) % FD_COUNT)
+      if (at < from || identityOf(tid, at) !== undefined) continue
+      this.#cursor = at - FIRST_FD + 1
+      return at
+    }
+    return undefined
+  }
+
+  #hasEnded(fd: number): boolean {
+    const scratch = createBlock(64)
+    const got = this.#os.read(fd, scratch.base, 64)
+    return got === 0 || (got < 0 && got !== -E.EAGAIN)
+  }
+
+  #release(identity: string, served: Served): void {
+    if (!this.#served.delete(identity)) return
+    for (const unwatch of served.unwatch) unwatch()
+    for (const call of served.receivers.splice(0)) this.#options.listener.fail(call, EBADF)
+    served.socket.close()
+    this.#os.close(served.end)
+    this.#os.close(served.netns)
+  }
+
+  #duplicate(call: TrappedCall, fd: number, from: number, cloexec: boolean): Fate {
+    const at = this.#freeNumber(call.tid, from)
+    if (at === undefined) return -EMFILE
+    const own = takeFdOf(call.tid, fd)
+    const given = this.#options.listener.giveFd(call, own, at, { cloexec, answer: true })
+    this.#os.close(own)
+    return given < 0 ? given : 'answered'
+  }
+
+  #programOf(tid: number, netns: number): Program & { follow(served: Served): void } {
+    let who: { tid: number } = { tid }
+    const id = netnsId(netns)
+    return {
+      netns: id,
+      get privileged() {
+        return isPrivileged(who.tid)
+      },
+      takeFd: (fd) => {
+        try {
+          return takeFdOf(who.tid, fd)
+        } catch (error) {
+          if (!(error instanceof OsError)) throw error
+          throw new ApiError('ENOTSOCK', error.message, 'peer.socket')
+        }
+      },
+      openNetns: () => this.#os.fcntl(netns, F_DUPFD_CLOEXEC, 0),
+      follow(served) {
+        who = served
+      },
+    }
+  }
+
+  // Sending and receiving --------------------------------------------------------------------------------------------
+
+  async #send(served: Served, tid: number, datagram: Uint8Array): Promise<number> {
+    served.tid = tid
+    const sent = await served.socket.send(datagram, isPrivileged(tid))
+    return sent < 0 ? sent : datagram.length
+  }
+
+  #receive(served: Served, call: TrappedCall): Fate {
+    const flags = call.nr === architecture!.calls.recvmsg ? call.ints[2]! : call.ints[3]!
+    if (served.socket.queue.length > 0) return this.#deliver(served, call)
+    if ((flags & MSG_DONTWAIT) !== 0 || !flagsOf(call.tid, call.ints[0]!).blocking) return -E.EAGAIN
+    served.receivers.push(call)
+    this.#signals ??= setInterval(() => this.#interrupt(), SIGNAL_LOOK_MS)
+    return 'later'
+  }
+
+  /** Calls that wait must not keep signals from their threads: the kernel makes EINTR of it, or starts them again. */
+  #interrupt(): void {
+    const { listener } = this.#options
+    let waiting = 0
+    for (const { receivers } of this.#served.values()) {
+      for (const [i, call] of [...receivers.entries()].reverse()) {
+        if (listener.waits(call) && !isSignalled(call.tid)) continue
+        receivers.splice(i, 1)
+        listener.fail(call, ERESTARTSYS)
+      }
+      waiting += receivers.length
+    }
+    if (waiting > 0) return
+    clearInterval(this.#signals)
+    this.#signals = undefined
+  }
+
+  #arrived(served: Served): void {
+    const { listener } = this.#options
+    while (served.receivers.length > 0 && served.socket.queue.length > 0) {
+      const call = served.receivers.shift()!
+      if (!listener.waits(call)) continue
+      let fate: Fate
+      try {
+        fate = this.#deliver(served, call)
+      } catch (error) {
+        fate = error instanceof OsError ? -error.errno : -E.EIO
+      }
+      if (typeof fate !== 'number') continue
+      if (fate < 0) listener.fail(call, -fate)
+      else listener.answer(call, fate)
+    }
+    if (served.marked || served.socket.queue.length === 0) return
+    served.marked = true
+    this.#os.write(served.end, createBlock(8).base, 1)
+  }
+
+  /** Writes the next arrival where the call wants it. */
+  #deliver(served: Served, call: TrappedCall): Fate {
+    const { tid, args, ints } = call
+    const { bytes, from, errno } = served.socket.queue[0]!
+    const isMessage = call.nr === architecture!.calls.recvmsg
+    const flags = isMessage ? ints[2]! : ints[3]!
+    let room = 0
+    if (errno === undefined) {
+      if (isMessage) room = scatter(tid, args[1]!, bytes, from)
+      else {
+        room = args[2]!
+        writeMemory(tid, args[1]!, bytes.subarray(0, room))
+        if (args[4] !== 0) writeAddress(tid, from, args[4]!, args[5]!)
+      }
+    }
+    if ((flags & MSG_PEEK) === 0 || errno !== undefined) {
+      served.socket.shift()
+      if (served.socket.queue.length === 0) this.#unmark(served, tid, ints[0]!)
+    }
+    if (errno !== undefined) return -errno
+    return (flags & MSG_TRUNC) !== 0 ? bytes.length : Math.min(bytes.length, room)
+  }
+
+  /** Takes the byte back that says there is something to receive. */
+  #unmark(served: Served, tid: number, fd: number): void {
+    if (!served.marked) return
+    served.marked = false
+    const theirs = takeFdOf(tid, fd)
+    const header = createBlock(MSGHDR.size)
+    this.#os.recvmsg(theirs, header.base, MSG_DONTWAIT)
+    this.#os.close(theirs)
+  }
+
+  #getOption({ relay }: Served, { tid, args, ints }: TrappedCall): number {
+    const length = readMemory(tid, args[4]!, 4)
+    const room = new DataView(length.buffer, length.byteOffset).getInt32(0, true)
+    if (room < 0) return -E.EINVAL
+    const value = relay.getOption(ints[1]!, ints[2]!, Math.min(room, 4096))
+    if (typeof value === 'number') return value
+    writeMemory(tid, args[3]!, value)
+    writeMemory(tid, args[4]!, word(value.length))
+    return 0
+  }
+
+  // What requests bring with them ------------------------------------------------------------------------------------
+
+  async #done(_served: Served, family: number, payload: Uint8Array): Promise<void> {
+    const name = this.#families.get(family)
+    if (name === undefined) return
+    let request: Request
+    try {
+      request = dialects[name].decodeRequest(payload, { dump: false })
+    } catch {
+      return
+    }
+    if (request.command !== 'peer-new') return
+  }
+}
+
+const EBADF = 9
+const EMFILE = 24
+
+/** What a `msghdr` of the program wants sent. @throws OsError */
+function gather(tid: number, address: number): Uint8Array {
+  const pieces = piecesOf(tid, address)
+  const total = pieces.reduce((sum, { length }) => sum + length, 0)
+  if (total > MAX_SEND_BYTES) throw new OsError(E.EMSGSIZE, 'sendmsg', 'too long')
+  const bytes = new Uint8Array(total)
+  let at = 0
+  for (const { base, length } of pieces) {
+    bytes.set(readMemory(tid, base, length), at)
+    at += length
+  }
+  return bytes
+}
+
+/** Writes a datagram and its sender where a `msghdr` of the program says; returns the room that was there. @throws OsError */
+function scatter(tid: number, address: number, bytes: Uint8Array, from: Uint8Array): number {
+  const header = readMemory(tid, address, MSGHDR.size)
+  const view = new DataView(header.buffer, header.byteOffset, MSGHDR.size)
+  const name = Number(view.getBigUint64(MSGHDR.name, true))
+  let room = 0
+  for (const { base, length } of piecesOf(tid, address)) {
+    if (room < bytes.length) writeMemory(tid, base, bytes.subarray(room, room + length))
+    room += length
+  }
+  if (name !== 0) {
+    const nameRoom = view.getInt32(MSGHDR.namelen, true)
+    writeMemory(tid, name, from.subarray(0, Math.max(nameRoom, 0)))
+  }
+  writeMemory(tid, address + MSGHDR.namelen, word(name === 0 ? 0 : from.length))
+  writeMemory(tid, address + MSGHDR.controllen, new Uint8Array(8))
+  writeMemory(tid, address + MSGHDR.flags, word(bytes.length > room ? MSG_TRUNC : 0))
+  return room
+}
+
+function piecesOf(tid: number, address: number): { base: number; length: number }[] {
+  const header = readMemory(tid, address, MSGHDR.size)
+  const view = new DataView(header.buffer, header.byteOffset, MSGHDR.size)
+  const at = Number(view.getBigUint64(MSGHDR.iov, true))
+  const count = Number(view.getBigUint64(MSGHDR.iovlen, true))
+  if (count > MAX_PIECES) throw new OsError(E.EMSGSIZE, 'sendmsg', 'too many pieces')
+  const pieces = readMemory(tid, at, count * IOVEC.size)
+  const found = new DataView(pieces.buffer, pieces.byteOffset, pieces.length)
+  return Array.from({ length: count }, (_, i) => ({
+    base: Number(found.getBigUint64(i * IOVEC.size + IOVEC.base, true)),
+    length: Number(found.getBigUint64(i * IOVEC.size + IOVEC.len, true)),
+  }))
+}
+
+/** As getsockname() gives an address: cut to the room there is, with its whole length. */
+function writeAddress(tid: number, name: Uint8Array, address: number, lengthAt: number): number {
+  const given = readMemory(tid, lengthAt, 4)
+  const room = new DataView(given.buffer, given.byteOffset).getInt32(0, true)
+  if (room < 0) return -E.EINVAL
+  writeMemory(tid, address, name.subarray(0, room))
+  writeMemory(tid, lengthAt, word(name.length))
+  return 0
+}
+
+function word(value: number): Uint8Array {
+  const bytes = new Uint8Array(4)
+  new DataView(bytes.buffer).setInt32(0, value, true)
+  return bytes
+}
