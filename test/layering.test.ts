@@ -63,7 +63,7 @@ const LAYERS: Layer[] = [
   {
     name: 'interpose',
     paths: ['interpose/'],
-    layers: ['uapi', 'platform', "driver's client"],
+    layers: ['netlink', 'uapi', 'platform', "driver's client"],
     outside: null,
     runsInNode: false,
   },

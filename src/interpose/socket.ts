@@ -25,8 +25,6 @@ export interface SocketOptions {
   readonly groups: ReadonlySet<number>
   /** Something has arrived. */
   arrived(): void
-  /** A request of one of the driver's families was carried out; what it does is done before the program goes on. */
-  done(family: number, payload: Uint8Array): Promise<void>
 }
 
 const RTM_FIRST_LINK = 16 // NEWLINK, DELLINK, GETLINK
@@ -130,7 +128,6 @@ export class VirtualSocket {
     for (const one of all) {
       const answers = this.#isOurs(one) ? await this.#ask(one) : undefined
       if (answers !== undefined && !this.#isForKernel(one, answers)) {
-        if (this.#options.families.has(one.type)) await this.#carriedOut(one, answers)
         for (const bytes of answers) this.#push({ bytes, from: KERNEL })
       } else if (!privileged && changes(one, this.#options.channel.protocol)) {
         return -E.EPERM
@@ -156,11 +153,6 @@ export class VirtualSocket {
     const errno = refusalOf(answers)
     if (this.#options.channel.protocol === 'route') return errno === EOPNOTSUPP
     return type === GENL_ID_CTRL && (errno === ENOENT || errno === EOPNOTSUPP)
-  }
-
-  async #carriedOut(request: Message, answers: readonly Uint8Array[]): Promise<void> {
-    if (refusalOf(answers) !== 0) return
-    await this.#options.done(request.type, request.payload)
   }
 
   /** Has the driver answer; a message that only asks to be acknowledged, sent behind it, tells when it has. */

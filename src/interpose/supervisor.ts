@@ -25,9 +25,10 @@ import {
   type TrappedCall,
   writeMemory,
 } from '../platform/seccomp.ts'
+import { inspectSocket } from '../platform/udp.ts'
 import { dialects } from '../uapi/dialects/index.ts'
 import { ApiError, errnoNumber } from '../uapi/errno.ts'
-import type { DialectName, Request } from '../uapi/types.ts'
+import type { DialectName } from '../uapi/types.ts'
 import { FD_COUNT, FIRST_FD } from './filter.ts'
 import { flagsOf, identityOf, isPrivileged, isSignalled, takeFdOf } from './process.ts'
 import { VirtualSocket } from './socket.ts'
@@ -227,7 +228,6 @@ export class Supervisor {
         families: new Set(this.#families.keys()),
         groups: this.#groups,
         arrived: () => this.#arrived(served),
-        done: (family, payload) => this.#done(served, family, payload),
       }),
       ...{ relay, end: own, netns, receivers: [], tid: call.tid, marked: false, unwatch: [] },
     }
@@ -299,7 +299,10 @@ export class Supervisor {
       },
       takeFd: (fd) => {
         try {
-          return takeFdOf(who.tid, fd)
+          const own = takeFdOf(who.tid, fd)
+          if (inspectSocket(own).protocol !== 'tcp') return own
+          this.#os.close(own)
+          throw new ApiError('EOPNOTSUPP', 'TCP is not offloaded', 'peer.socket')
         } catch (error) {
           if (!(error instanceof OsError)) throw error
           throw new ApiError('ENOTSOCK', error.message, 'peer.socket')
@@ -408,20 +411,6 @@ export class Supervisor {
     writeMemory(tid, args[3]!, value)
     writeMemory(tid, args[4]!, word(value.length))
     return 0
-  }
-
-  // What requests bring with them ------------------------------------------------------------------------------------
-
-  async #done(_served: Served, family: number, payload: Uint8Array): Promise<void> {
-    const name = this.#families.get(family)
-    if (name === undefined) return
-    let request: Request
-    try {
-      request = dialects[name].decodeRequest(payload, { dump: false })
-    } catch {
-      return
-    }
-    if (request.command !== 'peer-new') return
   }
 }
 

@@ -22,8 +22,6 @@ export interface Side {
 export interface Lab {
   readonly server: TestNetns
   readonly client: TestNetns
-  /** A folder for files of the run. */
-  readonly folder: string
   startServer(side: Side, transport: 'udp' | 'tcp'): Running
   startClient(side: Side, transport: 'udp' | 'tcp'): Running
   close(): Promise<void>
@@ -63,13 +61,12 @@ export function openLab(): Lab {
   return {
     server,
     client,
-    folder,
     startServer(side, transport) {
       const lines = [
         ...shared('server', side),
         ...[`proto ${transport === 'udp' ? 'udp' : 'tcp-server'}`, `port ${PORT}`, 'dh none'],
         ...['server 10.8.0.0 255.255.255.0', 'keepalive 1 10'],
-        ...[`status ${folder}/status 1`, 'status-version 2'],
+        'status-version 2',
       ]
       return begin(server, side, write(lines))
     },
@@ -93,11 +90,15 @@ export function openLab(): Lab {
 
 /** A CA, and certificates `server` and `client` of it. */
 function createCertificates(folder: string): void {
-  const openssl = (...args: string[]) => execFileSync('openssl', args, { cwd: folder, stdio: 'pipe' })
+  const openssl = (...args: string[]) =>
+    execFileSync('openssl', args, { cwd: folder, stdio: 'pipe' })
   const ec = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2']
   openssl('req', '-x509', ...ec, '-subj', '/CN=ca', '-keyout', 'ca.key', '-out', 'ca.crt')
   for (const name of ['server', 'client']) {
-    writeFileSync(join(folder, 'usage'), `extendedKeyUsage=${name}Auth\nkeyUsage=digitalSignature\n`)
+    writeFileSync(
+      join(folder, 'usage'),
+      `extendedKeyUsage=${name}Auth\nkeyUsage=digitalSignature\n`,
+    )
     openssl('req', ...ec, '-subj', `/CN=${name}`, '-keyout', `${name}.key`, '-out', `${name}.csr`)
     openssl(
       ...['x509', '-req', '-in', `${name}.csr`, '-CA', 'ca.crt', '-CAkey', 'ca.key', '-days', '2'],

@@ -1,0 +1,260 @@
+/** `ovpn run` with real programs: OpenVPN 2.6 and 2.7 as server and client, and small programs for what it keeps as it was. */
+import assert from 'node:assert/strict'
+import { existsSync } from 'node:fs'
+import { after, before, describe, it } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { OVPN, type Running, run, start } from '../command.ts'
+import { fetchOpenvpn27, Unavailable } from '../kernel/fetch.ts'
+import { openTestNetns, type TestNetns, withoutNamespaces } from '../namespace.ts'
+import { iperf, type Lab, openLab, ping, SERVER_VPN, type Side } from './openvpn.ts'
+
+const OPENVPN_26 = '/usr/sbin/openvpn'
+const STARTED = /Initialization Sequence Completed/
+const OFFLOADED = /DCO device tun0 opened/
+
+const found27 = withoutNamespaces
+  ? undefined
+  : await fetchOpenvpn27().catch((error: Error) => {
+      if (error instanceof Unavailable) return error
+      throw error
+    })
+const programs: { [series: string]: string | undefined } = {
+  '2.6': existsSync(OPENVPN_26) ? OPENVPN_26 : undefined,
+  '2.7': found27 !== undefined && 'command' in found27 ? found27.command : undefined,
+}
+
+function withoutProgram(series: string): string | false {
+  if (withoutNamespaces) return withoutNamespaces
+  if (programs[series] !== undefined) return false
+  return series === '2.7' && found27 instanceof Unavailable
+    ? found27.message
+    : 'openvpn is not installed'
+}
+
+async function until(what: string, holds: () => boolean, seconds = 10): Promise<void> {
+  for (let i = 0; i < seconds * 20; i++) {
+    if (holds()) return
+    await sleep(50)
+  }
+  assert.fail(`${what}: not within ${seconds} s`)
+}
+
+const hasTunnel = (end: TestNetns) => end.ip('-br link').includes('tun0')
+
+/** Has a server print its status, and reads how many bytes it has received from its one client. */
+async function bytesReceived(server: Running): Promise<number> {
+  const seen = server.stdout.length
+  server.kill('SIGUSR2')
+  const line = /CLIENT_LIST,client,[^,]*,[^,]*,[^,]*,(\d+),/
+  await until('the status', () => line.test(server.stdout.slice(seen)))
+  return Number(line.exec(server.stdout.slice(seen))![1])
+}
+
+describe('ovpn run, what stays as it was', { skip: withoutNamespaces }, () => {
+  const shell = (script: string, input = '') => run(OVPN, ['run', 'sh', '-c', script], { input })
+
+  it('the exit status', async () => assert.equal((await shell('exit 7')).status, 7))
+
+  it('standard streams', async () => {
+    const { stdout, stderr } = await shell('tr a-z A-Z; echo problem >&2', 'text')
+    assert.deepEqual([stdout, stderr], ['TEXT', 'problem\n'])
+  })
+
+  it('the process id, and with it signals', async () => {
+    const running = start(OVPN, ['run', 'sh', '-c', "trap 'exit 3' TERM; echo $$; sleep 5 & wait"])
+    const [pid] = await running.says(/\d+\n/)
+    assert.equal(Number(pid), running.pid)
+    running.kill('SIGTERM')
+    assert.equal((await running.ended).status, 3)
+  })
+
+  it('signals that are ignored, descriptors, arguments, environment', async () => {
+    const script = 'grep SigIgn /proc/self/status; ls /proc/self/fd | wc -l; echo "$1|$OVPN_TEST"'
+    const env = { OVPN_TEST: 'a b' }
+    const plain = await run('sh', ['-c', script, '--', '--help *'], { env })
+    const under = await run(OVPN, ['run', 'sh', '-c', script, '--', '--help *'], { env })
+    assert.equal(under.stdout, plain.stdout)
+  })
+
+  it('children that the program did not start: none', async () => {
+    const { stdout } = await shell('cat /proc/$$/task/$$/children')
+    assert.doesNotMatch(stdout.trim(), / /, 'only cat itself')
+  })
+
+  it('a program that is not there: 127, and why', async () => {
+    const { status, stderr } = await run(OVPN, ['run', 'ovpn-no-such-program'])
+    assert.deepEqual([status, /command not found/.test(stderr)], [127, true])
+  })
+
+  it('a file that is no program: 126', async () => {
+    const { status, stderr } = await run(OVPN, ['run', '/etc'])
+    assert.deepEqual([status, /EACCES/.test(stderr)], [126, true])
+  })
+
+  it('under another one: refused, or plainly with --fallback', async () => {
+    const again = await run(OVPN, ['run', OVPN, 'run', 'true'])
+    assert.match(again.stderr, /around already/)
+    assert.equal(again.status, 1)
+    const plainly = await run(OVPN, ['run', OVPN, 'run', '--fallback', 'sh', '-c', 'exit 4'])
+    assert.match(plainly.stderr, /without offload/)
+    assert.equal(plainly.status, 4)
+  })
+
+  it('leaves nobody behind', async () => {
+    const { stdout } = await shell('echo $$')
+    const supervisor = `run-supervisor --workers 1 ${stdout.trim()} `
+    await until(
+      'the supervisor ends',
+      () => !commandLines().some((line) => line.includes(supervisor)),
+    )
+  })
+})
+
+/** Of all processes. */
+function commandLines(): string[] {
+  const { stdout } = Bun.spawnSync(['ps', '-eo', 'args'])
+  return stdout.toString().split('\n')
+}
+
+describe('ovpn run ip', { skip: withoutNamespaces }, () => {
+  let netns: TestNetns
+  before(() => {
+    netns = openTestNetns('runi')
+  })
+  after(() => netns[Symbol.dispose]())
+
+  const inside = (script: string) =>
+    run('ip', ['netns', 'exec', netns.name, OVPN, 'run', 'sh', '-ec', script])
+
+  for (const kind of ['ovpn', 'ovpn-dco']) {
+    it(`makes, shows, changes and removes a link of kind ${kind}`, async () => {
+      const { status, stdout, stderr } = await inside(
+        `ip link add vpn0 type ${kind}; ip link set vpn0 mtu 1300 up; ip -d link show vpn0
+         ip link del vpn0; ip link show vpn0 || echo gone`,
+      )
+      assert.equal(status, 0, stderr)
+      assert.match(stdout, new RegExp(`mtu 1300[^]*${kind}`))
+      assert.match(stdout, /gone/)
+    })
+  }
+
+  it('removes the link when the program ends', async () => {
+    assert.equal((await inside('ip link add vpn0 type ovpn; ip link show vpn0')).status, 0)
+    await until('the link goes', () => !netns.ip('-br link').includes('vpn0'))
+  })
+
+  it('removes the link when the program is killed', async () => {
+    const script = 'ip link add vpn0 type ovpn; echo made; sleep 20'
+    const running = start('ip', ['netns', 'exec', netns.name, OVPN, 'run', 'sh', '-c', script])
+    await running.says(/made/)
+    assert.ok(netns.ip('-br link').includes('vpn0'))
+    running.kill('SIGKILL')
+    const children = Bun.spawnSync(['pkill', '-P', String(running.pid)])
+    assert.ok(children.exitCode <= 1)
+    await running.ended
+  })
+
+  it("leaves other links to the kernel, with the kernel's errors", async () => {
+    const { stdout, stderr } = await inside(
+      `ip link add d0 type dummy 2>/dev/null && ip link del d0
+       ip addr add 10.9.0.1/24 dev lo; ip route get 10.9.0.1; ip link add x0 type nonsense || echo refused`,
+    )
+    assert.match(stdout, /local 10\.9\.0\.1/)
+    assert.match(stdout, /refused/)
+    assert.match(stderr, /Unknown device type|Operation not supported/)
+  })
+})
+
+const SESSIONS: [server: string, client: string, offload: 'both' | 'server' | 'client'][] = [
+  ['2.6', '2.6', 'both'],
+  ['2.7', '2.7', 'both'],
+  ['2.6', '2.7', 'both'],
+  ['2.6', '2.6', 'server'],
+  ['2.7', '2.6', 'client'],
+]
+
+for (const [server, client, offload] of SESSIONS) {
+  const skip = withoutProgram(server) || withoutProgram(client)
+  describe(`OpenVPN ${server} to ${client} over UDP, offloaded: ${offload}`, { skip }, () => {
+    const side = (series: string, offloaded: boolean): Side => ({
+      program: programs[series]!,
+      offload: offloaded,
+      more: offloaded ? ['tun-mtu 1400'] : ['disable-dco', 'tun-mtu 1400'],
+    })
+    let lab: Lab
+    let near: Running
+    let far: Running
+    before(async () => {
+      lab = openLab()
+      far = lab.startServer(side(server, offload !== 'client'), 'udp')
+      await far.says(STARTED)
+      near = lab.startClient(side(client, offload !== 'server'), 'udp')
+      await near.says(STARTED)
+    })
+    after(() => lab.close())
+
+    it('says that offload is on where it is', () => {
+      assert.equal(OFFLOADED.test(far.stdout), offload !== 'client')
+      assert.equal(OFFLOADED.test(near.stdout), offload !== 'server')
+    })
+
+    it('carries packets both ways', async () => {
+      assert.equal(await ping(lab.client, SERVER_VPN), 0)
+      assert.equal(await ping(lab.server, '10.8.0.2'), 0)
+    })
+
+    it('counts them in its status', async () => {
+      const from = await bytesReceived(far)
+      await iperf(lab, 1)
+      const got = (await bytesReceived(far)) - from
+      assert.ok(got > 1_000_000, `${got} bytes of a second of TCP`)
+    })
+
+    it('ends on SIGTERM, and its interface with it', async () => {
+      near.kill('SIGTERM')
+      await near.ended
+      await until('the interface goes', () => !hasTunnel(lab.client))
+      assert.match(near.stdout, /SIGTERM\[hard,\] received, process exiting/)
+    })
+  })
+}
+
+for (const series of ['2.6', '2.7']) {
+  describe(`OpenVPN ${series}, in the course of time`, { skip: withoutProgram(series) }, () => {
+    let lab: Lab
+    let near: Running
+    let far: Running
+    const count = (running: Running, pattern: RegExp) =>
+      (running.stdout.match(new RegExp(pattern, 'g')) ?? []).length
+    before(async () => {
+      lab = openLab()
+      const side = { program: programs[series]!, offload: true, more: ['tun-mtu 1400'] }
+      far = lab.startServer({ ...side, more: [...side.more, 'reneg-sec 3'] }, 'udp')
+      await far.says(STARTED)
+      near = lab.startClient(side, 'udp')
+      await near.says(STARTED)
+    })
+    after(() => lab.close())
+
+    it('renews keys every three seconds while packets flow, and loses none', async () => {
+      const load = iperf(lab, 8)
+      assert.equal(await ping(lab.client, SERVER_VPN, 90), 0)
+      await load
+      assert.ok(count(far, /soft reset/) >= 2, 'renewed twice at least')
+      assert.equal(count(near, STARTED), 1, 'no new session')
+    })
+
+    it('connects anew after SIGUSR1', async () => {
+      near.kill('SIGUSR1')
+      await until('a second session', () => count(near, STARTED) === 2, 15)
+      assert.equal(await ping(lab.client, SERVER_VPN), 0)
+    })
+
+    it('serves again after SIGHUP', async () => {
+      far.kill('SIGHUP')
+      await until('a second start', () => count(far, STARTED) === 2, 15)
+      await until('a third session', () => count(near, STARTED) >= 3, 25)
+      assert.equal(await ping(lab.client, SERVER_VPN), 0)
+    })
+  })
+}
