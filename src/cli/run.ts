@@ -99,7 +99,8 @@ async function supervise(
   const { close } = openLibc()
   const note = options.verbose ? environment.note : () => {}
   const log = { error: note, info: note, debug: note }
-  const driver = createDriver(log, () => randomWord(environment), options.workers)
+  const settings = { workers: options.workers }
+  const driver = createDriver(log, () => randomWord(environment), settings)
   // Where processes cannot be looked into, that is found before anything has changed for the program.
   close(takeFdOf(launcher.pid, launcher.fd))
   connection.ready()
