@@ -410,11 +410,19 @@ export class Device {
     if (this.mode === 'p2p') {
       for (const old of [...this.#peers.values()]) await this.#remove(old, 'teardown', true)
     }
-    await this.#path.addPeer(config)
+    // Known before it is added: a stream may have packets waiting, and one worker tells of them before all have answered.
     this.#peers.set(record.id, record)
     this.#byHandle.set(record.handle, record)
     this.#noteVpnAddresses(record)
-    this.#carrier(true)
+    try {
+      await this.#path.addPeer(config)
+    } catch (error) {
+      this.#peers.delete(record.id)
+      this.#byHandle.delete(record.handle)
+      this.#forgetVpnAddresses(record)
+      throw error
+    }
+    if (this.#byHandle.has(record.handle)) this.#carrier(true)
   }
 
   async #remove(record: PeerRecord, reason: DelReason, replaced = false): Promise<void> {
