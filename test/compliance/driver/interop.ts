@@ -108,7 +108,9 @@ async function load(server: Side, client: Side): Promise<{ down: number; up: num
       await said(end, 'Server listening')
       const args = ['netns', 'exec', client.name, 'iperf3', '-c', INNER[0], '-t', '1', '-J']
       const { stdout } = await run('ip', [...args, ...reverse], { timeout: 30_000 })
-      bytes.push(JSON.parse(stdout).end.sum_received.bytes)
+      const { end: sums, error } = JSON.parse(stdout)
+      if (error !== undefined) throw new Error(`iperf3: ${error}`)
+      bytes.push(sums.sum_received.bytes)
     } finally {
       end?.kill()
     }
@@ -116,14 +118,16 @@ async function load(server: Side, client: Side): Promise<{ down: number; up: num
   return { down: bytes[0]!, up: bytes[1]! }
 }
 
-/** Resolves when a program has printed `text`, rejects when it ends before. */
-async function said(program: ChildProcess, text: string): Promise<void> {
-  let all = ''
-  for await (const chunk of program.stdout!) {
-    all += chunk
-    if (all.includes(text)) return
-  }
-  throw new Error(`it did not say ${JSON.stringify(text)}, but: ${all}`)
+/** Resolves when a program has printed `text`, rejects when it ends before. Reads on, so that it can print on. */
+function said(program: ChildProcess, text: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    let all = ''
+    program.stdout!.on('data', (chunk) => {
+      all += chunk
+      if (all.includes(text)) resolve()
+    })
+    program.on('exit', () => reject(new Error(`no ${JSON.stringify(text)}, but: ${all}`)))
+  })
 }
 
 /** Sockets of both ends, which stay the caller's. */
