@@ -38,6 +38,11 @@ const PUBLISHED = fileURLToPath(new URL('../docs/performance.json', import.meta.
 const FORMATTER = fileURLToPath(new URL('../node_modules/.bin/biome', import.meta.url))
 const RESULTS = fileURLToPath(new URL('./results/', import.meta.url))
 
+/** What is measured of `ovpn` alone, by a program of its own. */
+const PEERS = 'peers'
+const PEERS_PROGRAM = fileURLToPath(new URL('./peers.ts', import.meta.url))
+const INHERITED: ['ignore', 'inherit', 'inherit'] = ['ignore', 'inherit', 'inherit']
+
 /** A contender in one set-up: what has a row in the tables. */
 interface Entrant {
   label: string
@@ -53,10 +58,7 @@ process.exitCode = await main(process.argv.slice(2))
 async function main(args: string[]): Promise<number> {
   let options: ReturnType<typeof parseArguments>
   try {
-    options = parseArguments(
-      args,
-      SUBJECTS.map(({ name }) => name),
-    )
+    options = parseArguments(args, [...SUBJECTS.map(({ name }) => name), PEERS])
   } catch (error) {
     console.error(`bench: ${(error as Error).message}\n\n${USAGE}`)
     return 2
@@ -66,8 +68,21 @@ async function main(args: string[]): Promise<number> {
   else if (process.getuid?.() !== 0) {
     console.error('bench: network namespaces need root: run it as root, in a container of its own')
     return 1
-  } else return measure(options)
+  } else return measureAll(options)
   return 0
+}
+
+/** The tables, and what is of `ovpn` alone (peers.ts). */
+async function measureAll(options: BenchOptions): Promise<number> {
+  const all = options.subjects.length === 0
+  const subjects = options.subjects.filter((name) => name !== PEERS)
+  if (all || subjects.length > 0) {
+    const code = await measure({ ...options, subjects })
+    if (code !== 0 || (!all && !options.subjects.includes(PEERS))) return code
+  }
+  const publish = options.publish ? ['--publish'] : []
+  const peers = Bun.spawn([process.execPath, PEERS_PROGRAM, ...publish], { stdio: INHERITED })
+  return peers.exited
 }
 
 function list(): void {

@@ -1,18 +1,20 @@
 /**
- * `bun bench/peers.ts`: one device with 1, 100 and 10,000 peers. Prints how fast they are made, the driver's memory, what one
+ * `npm run bench -- peers`: one device with 1, 100 and 10,000 peers. Prints how fast they are made, the driver's memory, what one
  * TCP stream to one of them moves, and the round trip to it while others come and go as fast as they can.
  */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { tcpStreams } from './iperf.ts'
 import { type Running, run, start, until } from './process.ts'
+import { publishInto, table } from './report.ts'
 import { median, quantile } from './statistics.ts'
 import { createTopology, type End, inside } from './topology.ts'
 
 const MAIN = fileURLToPath(new URL('../src/cli/main.ts', import.meta.url))
 const END = fileURLToPath(new URL('./peers-end.ts', import.meta.url))
+const PAGE = fileURLToPath(new URL('../docs/PERFORMANCE.md', import.meta.url))
 const COUNTS = [1, 100, 10_000]
 const SECONDS = 3
 const CHURN_SECONDS = 5
@@ -33,7 +35,7 @@ try {
     ...{ near: '10.8.0.1', far: '10.8.0.2' },
     processes: [server.driver.pid, client.driver.pid],
   }
-  console.log('peers   made per second   memory   per peer   TCP to one of them')
+  const rows: string[][] = []
   let before = 0
   for (const count of COUNTS) {
     const told = await server.say(`grow ${count}`)
@@ -45,19 +47,31 @@ try {
     })
     const rate = told.count === 0 ? '' : Math.round(told.count / told.seconds).toString()
     const gigabits = `${(bitsPerSecond / 1e9).toFixed(2)} Gbit/s`
-    console.log(
-      `${`${count}`.padStart(5)}   ${rate.padStart(15)}   ${Math.round(memory / 1024)} MiB   ${each.padStart(8)}   ${gigabits}`,
-    )
+    rows.push([`${count}`, rate, `${Math.round(memory / 1024)} MiB`, each, gigabits])
   }
   const idle = await ping(CHURN_SECONDS)
   const pings = ping(CHURN_SECONDS)
   const churned = await server.say(`churn ${CHURN_SECONDS}`)
   const times = await pings
-  const show = (list: number[]) =>
-    `median ${median(list).toFixed(2)} ms, 99 % within ${quantile(list, 0.99).toFixed(2)} ms`
-  console.log(`round trip, nothing else:                    ${show(idle)}`)
-  const rate = Math.round(churned.count / churned.seconds)
-  console.log(`round trip, ${rate} peers made and removed a second: ${show(times)}`)
+  const churn = `${Math.round(churned.count / churned.seconds)} peers made and removed a second`
+  const times99 = (list: number[]) => [
+    `${median(list).toFixed(2)} ms`,
+    `${quantile(list, 0.99).toFixed(2)} ms`,
+  ]
+  const text = [
+    table(['peers', 'made per second', 'memory', 'per peer', 'TCP to one of them'], rows),
+    table(
+      ['round trip to one of them, meanwhile', 'median', '99 % within'],
+      [
+        ['nothing', ...times99(idle)],
+        [churn, ...times99(times)],
+      ],
+    ),
+  ].join('\n\n')
+  console.log(text)
+  if (process.argv.includes('--publish')) {
+    writeFileSync(PAGE, publishInto(readFileSync(PAGE, 'utf8'), 'peers', text))
+  }
 
   async function ping(seconds: number): Promise<number[]> {
     const options = ['-n', '-i', '0.01', '-c', `${seconds * 100}`, tunnel.far]
