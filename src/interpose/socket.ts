@@ -25,6 +25,8 @@ export interface SocketOptions {
   readonly groups: ReadonlySet<number>
   /** Something has arrived. */
   arrived(): void
+  /** A request of one of the driver's families was carried out; what this does is done before the program goes on. */
+  done(family: number, payload: Uint8Array): Promise<void>
 }
 
 const RTM_FIRST_LINK = 16 // NEWLINK, DELLINK, GETLINK
@@ -128,6 +130,9 @@ export class VirtualSocket {
     for (const one of all) {
       const answers = this.#isOurs(one) ? await this.#ask(one) : undefined
       if (answers !== undefined && !this.#isForKernel(one, answers)) {
+        const isDone = this.#options.families.has(one.type) && refusalOf(answers) === 0
+        const isDump = (one.flags & NLM_F.DUMP) === NLM_F.DUMP
+        if (isDone && !isDump) await this.#options.done(one.type, one.payload)
         for (const bytes of answers) this.#push({ bytes, from: KERNEL })
       } else if (!privileged && changes(one, this.#options.channel.protocol)) {
         return -E.EPERM

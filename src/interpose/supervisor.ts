@@ -25,13 +25,13 @@ import {
   type TrappedCall,
   writeMemory,
 } from '../platform/seccomp.ts'
-import { inspectSocket } from '../platform/udp.ts'
 import { dialects } from '../uapi/dialects/index.ts'
 import { ApiError, errnoNumber } from '../uapi/errno.ts'
 import type { DialectName } from '../uapi/types.ts'
 import { FD_COUNT, FIRST_FD } from './filter.ts'
 import { flagsOf, identityOf, isPrivileged, isSignalled, takeFdOf } from './process.ts'
 import { VirtualSocket } from './socket.ts'
+import { Streams } from './streams.ts'
 import type { Watch } from './watch.ts'
 
 /** A program, to the driver: who asks over a channel. What it answers is of the moment of the request. */
@@ -60,7 +60,8 @@ interface Served {
   readonly netns: number
   /** Calls that wait for something to receive. */
   readonly receivers: TrappedCall[]
-  /** The thread whose call is carried out. */
+  /** The call that is carried out, and its thread. */
+  call: TrappedCall
   tid: number
   /** Whether a byte lies in the program's end. */
   marked: boolean
@@ -88,11 +89,13 @@ export class Supervisor {
   readonly #families = new Map<number, DialectName>()
   readonly #groups = new Set<number>()
   readonly #names = new Map<number, CallName>()
+  readonly #streams: Streams
   #cursor = 0
   #signals: NodeJS.Timeout | undefined
 
   constructor(options: SupervisorOptions) {
     this.#options = options
+    this.#streams = new Streams(options)
     const calls = Object.entries(architecture!.calls) as [CallName, number | undefined][]
     for (const [name, nr] of calls) if (nr !== undefined) this.#names.set(nr, name)
   }
@@ -126,6 +129,7 @@ export class Supervisor {
             unwatch()
             clearInterval(this.#signals)
             for (const [identity, served] of this.#served) this.#release(identity, served)
+            this.#streams.close()
             resolve()
             return
           }
@@ -166,10 +170,10 @@ export class Supervisor {
     const { socket, relay } = served
     switch (name) {
       case 'sendmsg':
-        return this.#send(served, tid, gather(tid, args[1]!))
+        return this.#send(served, call, gather(tid, args[1]!))
       case 'sendto':
         if (args[2]! > MAX_SEND_BYTES) return -E.EMSGSIZE
-        return this.#send(served, tid, readMemory(tid, args[1]!, args[2]!))
+        return this.#send(served, call, readMemory(tid, args[1]!, args[2]!))
       case 'recvmsg':
       case 'recvfrom':
         return this.#receive(served, call)
@@ -228,8 +232,9 @@ export class Supervisor {
         families: new Set(this.#families.keys()),
         groups: this.#groups,
         arrived: () => this.#arrived(served),
+        done: (family, payload) => this.#done(served, family, payload),
       }),
-      ...{ relay, end: own, netns, receivers: [], tid: call.tid, marked: false, unwatch: [] },
+      ...{ relay, end: own, netns, receivers: [], call, tid: call.tid, marked: false, unwatch: [] },
     }
     program.follow(served)
     const identity = identityOf(process.pid, other)!
@@ -299,10 +304,7 @@ export class Supervisor {
       },
       takeFd: (fd) => {
         try {
-          const own = takeFdOf(who.tid, fd)
-          if (inspectSocket(own).protocol !== 'tcp') return own
-          this.#os.close(own)
-          throw new ApiError('EOPNOTSUPP', 'TCP is not offloaded', 'peer.socket')
+          return takeFdOf(who.tid, fd)
         } catch (error) {
           if (!(error instanceof OsError)) throw error
           throw new ApiError('ENOTSOCK', error.message, 'peer.socket')
@@ -317,8 +319,10 @@ export class Supervisor {
 
   // Sending and receiving --------------------------------------------------------------------------------------------
 
-  async #send(served: Served, tid: number, datagram: Uint8Array): Promise<number> {
+  async #send(served: Served, call: TrappedCall, datagram: Uint8Array): Promise<number> {
+    const { tid } = call
     served.tid = tid
+    served.call = call
     const sent = await served.socket.send(datagram, isPrivileged(tid))
     return sent < 0 ? sent : datagram.length
   }
@@ -411,6 +415,20 @@ export class Supervisor {
     writeMemory(tid, args[3]!, value)
     writeMemory(tid, args[4]!, word(value.length))
     return 0
+  }
+
+  /** What a request brings with it for TCP: the stream is the driver's from then on. */
+  async #done({ call, netns }: Served, family: number, payload: Uint8Array): Promise<void> {
+    const name = this.#families.get(family)
+    if (name === undefined) return
+    const request = dialects[name].decodeRequest(payload, { dump: false })
+    if (request.command === 'peer-new') {
+      const { ifindex, peer } = request.args
+      const { id: peerId, socket: fd } = peer
+      await this.#streams.adopt({ call, fd, peer: { dialect: name, netns, ifindex, peerId } })
+    } else if (request.command === 'peer-del') {
+      this.#streams.deleted(request.args.ifindex, request.args.peer.id)
+    }
   }
 }
 

@@ -4,6 +4,7 @@ import { check } from '../platform/error.ts'
 import { EFD_CLOEXEC, EPOLL, SOCK_CLOEXEC } from '../platform/layout.ts'
 import { openLibc } from '../platform/libc.ts'
 import { createBlock } from '../platform/memory.ts'
+import type { ForeignWatch, FromThread, Place, ToThread } from './watch-thread.ts'
 
 const EPOLLRDHUP = 0x2000
 const EPOLLONESHOT = 1 << 30
@@ -16,21 +17,26 @@ interface Watched {
 export class Watch {
   readonly #os = openLibc()
   readonly #epoll: number
-  readonly #end: number
+  readonly #wake: number
   readonly #thread: Worker
   readonly #watched = new Map<number, Watched>()
+  readonly #asked = new Map<number, (watches: ForeignWatch[]) => void>()
   #last = 0
 
   /** @throws OsError */
   constructor() {
     this.#epoll = check(this.#os.epollCreate(SOCK_CLOEXEC), 'epoll_create1', 'cannot watch')
-    this.#end = check(this.#os.eventfd(0, EFD_CLOEXEC), 'eventfd', 'cannot watch')
-    this.#control(EPOLL.CTL_ADD, this.#end, 0)
+    this.#wake = check(this.#os.eventfd(0, EFD_CLOEXEC), 'eventfd', 'cannot watch')
+    this.#control(EPOLL.CTL_ADD, this.#wake, 0)
     this.#thread = new Worker(new URL('./watch-thread.ts', import.meta.url), {
-      workerData: { epoll: this.#epoll },
+      workerData: { epoll: this.#epoll, wake: this.#wake },
     })
-    this.#thread.on('message', (ready: number[]) => {
-      for (const key of ready) this.#ready(key)
+    this.#thread.on('message', (told: FromThread) => {
+      if ('ready' in told) for (const key of told.ready) this.#ready(key)
+      else {
+        this.#asked.get(told.number)?.(told.watches)
+        this.#asked.delete(told.number)
+      }
     })
   }
 
@@ -47,14 +53,36 @@ export class Watch {
     }
   }
 
+  /** Ends what a process's epoll descriptors watch of a descriptor, which is about to become another file. */
+  async forget(place: Place): Promise<ForeignWatch[]> {
+    return this.#ask({ forget: place, number: ++this.#last })
+  }
+
+  /** Has them watch again what is there now. */
+  async renew(place: Place, watches: ForeignWatch[]): Promise<void> {
+    if (watches.length > 0) await this.#ask({ renew: place, watches, number: ++this.#last })
+  }
+
   async close(): Promise<void> {
     const gone = new Promise<void>((resolve) => this.#thread.once('exit', () => resolve()))
+    this.#tell({ end: true })
+    await gone
+    this.#os.close(this.#wake)
+    this.#os.close(this.#epoll)
+  }
+
+  #ask(message: Exclude<ToThread, { end: true }>): Promise<ForeignWatch[]> {
+    return new Promise((resolve) => {
+      this.#asked.set(message.number, resolve)
+      this.#tell(message)
+    })
+  }
+
+  #tell(message: ToThread): void {
+    this.#thread.postMessage(message)
     const one = createBlock(8)
     one.u8[0] = 1
-    this.#os.write(this.#end, one.base, 8)
-    await gone
-    this.#os.close(this.#end)
-    this.#os.close(this.#epoll)
+    this.#os.write(this.#wake, one.base, 8)
   }
 
   #ready(key: number): void {
@@ -66,7 +94,8 @@ export class Watch {
 
   #control(operation: number, fd: number, key: number): void {
     const event = createBlock(EPOLL.eventSize)
-    event.view.setUint32(0, EPOLL.IN | EPOLLRDHUP | EPOLLONESHOT, true)
+    const once = key === 0 ? 0 : EPOLLONESHOT
+    event.view.setUint32(0, EPOLL.IN | EPOLLRDHUP | once, true)
     event.view.setUint32(EPOLL.eventData, key, true)
     this.#os.epollCtl(this.#epoll, operation, fd, event.base)
   }

@@ -165,17 +165,22 @@ describe('ovpn run ip', { skip: withoutNamespaces }, () => {
   })
 })
 
-const SESSIONS: [server: string, client: string, offload: 'both' | 'server' | 'client'][] = [
-  ['2.6', '2.6', 'both'],
-  ['2.7', '2.7', 'both'],
-  ['2.6', '2.7', 'both'],
-  ['2.6', '2.6', 'server'],
-  ['2.7', '2.6', 'client'],
+type Transport = 'udp' | 'tcp'
+
+const SESSIONS: [Transport, server: string, client: string, 'both' | 'server' | 'client'][] = [
+  ['udp', '2.6', '2.6', 'both'],
+  ['udp', '2.7', '2.7', 'both'],
+  ['udp', '2.6', '2.7', 'both'],
+  ['udp', '2.6', '2.6', 'server'],
+  ['udp', '2.7', '2.6', 'client'],
+  ['tcp', '2.6', '2.6', 'both'],
+  ['tcp', '2.7', '2.7', 'server'],
+  ['tcp', '2.7', '2.6', 'client'],
 ]
 
-for (const [server, client, offload] of SESSIONS) {
+for (const [transport, server, client, offload] of SESSIONS) {
   const skip = withoutProgram(server) || withoutProgram(client)
-  describe(`OpenVPN ${server} to ${client} over UDP, offloaded: ${offload}`, { skip }, () => {
+  describe(`OpenVPN ${server} to ${client}, ${transport}, offloaded: ${offload}`, { skip }, () => {
     const side = (series: string, offloaded: boolean): Side => ({
       program: programs[series]!,
       offload: offloaded,
@@ -186,9 +191,9 @@ for (const [server, client, offload] of SESSIONS) {
     let far: Running
     before(async () => {
       lab = openLab()
-      far = lab.startServer(side(server, offload !== 'client'), 'udp')
+      far = lab.startServer(side(server, offload !== 'client'), transport)
       await far.says(STARTED)
-      near = lab.startClient(side(client, offload !== 'server'), 'udp')
+      near = lab.startClient(side(client, offload !== 'server'), transport)
       await near.says(STARTED)
     })
     after(() => lab.close())
@@ -219,8 +224,17 @@ for (const [server, client, offload] of SESSIONS) {
   })
 }
 
-for (const series of ['2.6', '2.7']) {
-  describe(`OpenVPN ${series}, in the course of time`, { skip: withoutProgram(series) }, () => {
+const LONG: [series: string, Transport][] = [
+  ['2.6', 'udp'],
+  ['2.7', 'udp'],
+  ['2.6', 'tcp'],
+  ['2.7', 'tcp'],
+]
+
+for (const [series, transport] of LONG) {
+  describe(`OpenVPN ${series} over ${transport}, in the course of time`, {
+    skip: withoutProgram(series),
+  }, () => {
     let lab: Lab
     let near: Running
     let far: Running
@@ -229,9 +243,9 @@ for (const series of ['2.6', '2.7']) {
     before(async () => {
       lab = openLab()
       const side = { program: programs[series]!, offload: true, more: ['tun-mtu 1400'] }
-      far = lab.startServer({ ...side, more: [...side.more, 'reneg-sec 3'] }, 'udp')
+      far = lab.startServer({ ...side, more: [...side.more, 'reneg-sec 3'] }, transport)
       await far.says(STARTED)
-      near = lab.startClient(side, 'udp')
+      near = lab.startClient(side, transport)
       await near.says(STARTED)
     })
     after(() => lab.close())
