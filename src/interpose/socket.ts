@@ -4,8 +4,10 @@
  * memory, are supervisor.ts's.
  */
 import type { Channel } from '../driver/channel.ts'
+import { align, attributes, Writer } from '../netlink/attribute.ts'
 import { GENL_ID_CTRL } from '../netlink/control.ts'
 import { type Message, message, messages, NLM_F, NLMSG, readAnswer } from '../netlink/message.ts'
+import { decodeLink, encodeLink, RTM } from '../netlink/route.ts'
 import { E, SOCKADDR_NL } from '../platform/layout.ts'
 import type { RelaySocket } from '../platform/relay.ts'
 
@@ -29,8 +31,8 @@ export interface SocketOptions {
   done(family: number, payload: Uint8Array): Promise<void>
 }
 
-const RTM_FIRST_LINK = 16 // NEWLINK, DELLINK, GETLINK
-const RTM_LAST_LINK = 18
+const IFINFOMSG_BYTES = 16
+const IFLA_LINKINFO = 18
 const ENOENT = 2
 const EOPNOTSUPP = 95
 const SOL_NETLINK = 270
@@ -48,6 +50,8 @@ export class VirtualSocket {
   /** Requests are carried out one after another. */
   #turn: Promise<unknown> = Promise.resolve()
   #closed = false
+  /** IFLA_LINKINFO of the driver's links, by their index, as of the last question about links. */
+  readonly #kinds = new Map<number, Uint8Array>()
 
   constructor(options: SocketOptions) {
     this.#options = options
@@ -89,7 +93,7 @@ export class VirtualSocket {
     if (this.#closed) return
     for (;;) {
       const got = this.#options.relay.receive()
-      if (typeof got !== 'number') this.#push(got)
+      if (typeof got !== 'number') this.#push({ ...got, bytes: this.#withKinds(got.bytes) })
       else if (got === -E.EAGAIN) return
       else {
         const none = new Uint8Array(0)
@@ -120,6 +124,7 @@ export class VirtualSocket {
     } catch {
       return this.#toKernel(datagram) // it ignores what follows a bad length
     }
+    if (all.some((one) => this.#asksForLinks(one))) await this.#learnKinds()
     if (!all.some((one) => this.#isOurs(one))) {
       if (!privileged && all.some((one) => changes(one, this.#options.channel.protocol))) {
         return -E.EPERM
@@ -150,7 +155,51 @@ export class VirtualSocket {
     if (channel.protocol === 'generic') {
       return families.has(type) || (type === GENL_ID_CTRL && !isDump)
     }
-    return type >= RTM_FIRST_LINK && type <= RTM_LAST_LINK && !(type === RTM_LAST_LINK && isDump)
+    return type === RTM.NEWLINK || type === RTM.DELLINK
+  }
+
+  /** The kernel answers what it knows of all links; to it, those of the driver are of the kind `tun`. */
+  #asksForLinks({ type }: Message): boolean {
+    return this.#options.channel.protocol === 'route' && type === RTM.GETLINK
+  }
+
+  async #learnKinds(): Promise<void> {
+    const flags = NLM_F.REQUEST | NLM_F.DUMP
+    const request = message({ type: RTM.GETLINK, flags, seq: 1, pid: 0 }, encodeLink({}))
+    const [asked] = messages(request)
+    this.#kinds.clear()
+    for (const datagram of await this.#ask(asked!)) {
+      for (const { type, payload } of messages(datagram)) {
+        if (type !== RTM.NEWLINK) continue
+        const { index } = decodeLink(payload)
+        const info = [...attributes(payload, IFINFOMSG_BYTES)].find(
+          (attribute) => attribute.type === IFLA_LINKINFO,
+        )
+        if (index !== undefined && info !== undefined) this.#kinds.set(index, info.payload)
+      }
+    }
+  }
+
+  /** A datagram of the kernel's, with the driver's links being what they are. */
+  #withKinds(datagram: Uint8Array): Uint8Array {
+    if (this.#kinds.size === 0) return datagram
+    const parts: Uint8Array[] = []
+    for (const one of messages(datagram)) {
+      const isLink = one.type === RTM.NEWLINK && one.payload.length >= IFINFOMSG_BYTES
+      const info = isLink
+        ? this.#kinds.get(new DataView(one.bytes.buffer).getInt32(one.bytes.byteOffset + 20, true))
+        : undefined
+      if (info === undefined) {
+        parts.push(one.bytes)
+        continue
+      }
+      const writer = new Writer(one.payload.slice(0, IFINFOMSG_BYTES))
+      for (const { type, payload } of attributes(one.payload, IFINFOMSG_BYTES)) {
+        writer.bytes(type, type === IFLA_LINKINFO ? info : payload)
+      }
+      parts.push(message(one, writer.finish()))
+    }
+    return Buffer.concat(parts.map(padded))
   }
 
   /** Whether the driver has refused because it is not meant. */
@@ -207,6 +256,12 @@ export class VirtualSocket {
     const port = new DataView(name.buffer).getUint32(SOCKADDR_NL.pid, true)
     if (port !== 0 && port !== channel.portId) void channel.setOption('port-id', port)
   }
+}
+
+function padded(bytes: Uint8Array): Uint8Array {
+  const whole = new Uint8Array(align(bytes.length))
+  whole.set(bytes)
+  return whole
 }
 
 /** Address of messages from the kernel: family 16, all else 0. */

@@ -1,6 +1,8 @@
 /** `ovpn run` with real programs: OpenVPN 2.6 and 2.7 as server and client, and small programs for what it keeps as it was. */
 import assert from 'node:assert/strict'
-import { existsSync } from 'node:fs'
+import { existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { OVPN, type Running, run, start } from '../command.ts'
@@ -129,11 +131,12 @@ describe('ovpn run ip', { skip: withoutNamespaces }, () => {
   for (const kind of ['ovpn', 'ovpn-dco']) {
     it(`makes, shows, changes and removes a link of kind ${kind}`, async () => {
       const { status, stdout, stderr } = await inside(
-        `ip link add vpn0 type ${kind}; ip link set vpn0 mtu 1300 up; ip -d link show vpn0
+        `ip link add vpn0 type ${kind}; ip link set vpn0 mtu 1300 up; ip -d link show vpn0; ip -d link
          ip link del vpn0; ip link show vpn0 || echo gone`,
       )
       assert.equal(status, 0, stderr)
-      assert.match(stdout, new RegExp(`mtu 1300[^]*${kind}`))
+      const shown = new RegExp(`vpn0: <[A-Z,-]*UP[^]*mtu 1300[^]*${kind} `, 'g')
+      assert.equal(stdout.match(shown)?.length, 1)
       assert.match(stdout, /gone/)
     })
   }
@@ -144,14 +147,14 @@ describe('ovpn run ip', { skip: withoutNamespaces }, () => {
   })
 
   it('removes the link when the program is killed', async () => {
-    const script = 'ip link add vpn0 type ovpn; echo made; sleep 20'
+    const script = 'ip link add vpn0 type ovpn; sleep 20 & echo made $!; wait'
     const running = start('ip', ['netns', 'exec', netns.name, OVPN, 'run', 'sh', '-c', script])
-    await running.says(/made/)
+    const [, child] = await running.says(/made (\d+)/)
     assert.ok(netns.ip('-br link').includes('vpn0'))
     running.kill('SIGKILL')
-    const children = Bun.spawnSync(['pkill', '-P', String(running.pid)])
-    assert.ok(children.exitCode <= 1)
+    process.kill(Number(child), 'SIGKILL') // it was served as well
     await running.ended
+    await until('the link goes', () => !netns.ip('-br link').includes('vpn0'))
   })
 
   it("leaves other links to the kernel, with the kernel's errors", async () => {
@@ -162,6 +165,43 @@ describe('ovpn run ip', { skip: withoutNamespaces }, () => {
     assert.match(stdout, /local 10\.9\.0\.1/)
     assert.match(stdout, /refused/)
     assert.match(stderr, /Unknown device type|Operation not supported/)
+  })
+})
+
+describe('ovpn run without root', { skip: withoutNamespaces }, () => {
+  it('makes a link in an unprivileged user namespace', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'ovpn-user-'))
+    try {
+      // Its own /dev/net/tun, that everybody may open.
+      const inside = 'ip link add vpn0 type ovpn; ip link set vpn0 up; ip -br link show vpn0'
+      const script = `mknod tun c 10 200; chmod 666 tun; mount --bind tun /dev/net/tun
+        exec setpriv --reuid 65534 --regid 65534 --clear-groups \
+          unshare --user --map-root-user --net "$1" run sh -c '${inside}'`
+      const args = ['--mount', 'sh', '-ec', script, 'sh', OVPN]
+      const { status, stdout, stderr } = await run('unshare', args, { cwd: folder })
+      assert.equal(status, 0, stderr)
+      assert.match(stdout, /^vpn0 .*UP/)
+    } finally {
+      rmSync(folder, { recursive: true })
+    }
+  })
+
+  it('makes a link with the capabilities of a container', async () => {
+    using netns = openTestNetns('runu')
+    const script = 'ip link add vpn0 type ovpn; ip link set vpn0 up; ip -br link show vpn0'
+    const { stdout, stderr } = await run('ip', [
+      ...['netns', 'exec', netns.name, 'setpriv', '--bounding-set', '-all,+net_admin,+sys_ptrace'],
+      ...[OVPN, 'run', 'sh', '-c', script],
+    ])
+    assert.match(stdout, /^vpn0 .*UP/, stderr)
+  })
+
+  it('says what is missing without CAP_NET_ADMIN, and runs plainly with --fallback', async () => {
+    const without = ['--bounding-set', '-net_admin', OVPN, 'run']
+    const refused = await run('setpriv', [...without, 'true'])
+    assert.deepEqual([refused.status, /CAP_NET_ADMIN/.test(refused.stderr)], [1, true])
+    const plain = await run('setpriv', [...without, '--fallback', 'sh', '-c', 'exit 5'])
+    assert.deepEqual([plain.status, /without offload/.test(plain.stderr)], [5, true])
   })
 })
 
@@ -224,14 +264,15 @@ for (const [transport, server, client, offload] of SESSIONS) {
   })
 }
 
-const LONG: [series: string, Transport][] = [
-  ['2.6', 'udp'],
-  ['2.7', 'udp'],
-  ['2.6', 'tcp'],
-  ['2.7', 'tcp'],
+/** What may be lost of a hundred packets while keys are renewed. */
+const LONG: [series: string, Transport, percent: number, why: string][] = [
+  ['2.6', 'udp', 0, 'both ends have a key before either uses it'],
+  ['2.7', 'udp', 4, 'under load one end uses a key now and then before the other has it'],
+  ['2.6', 'tcp', 0, 'as over UDP'],
+  ['2.7', 'tcp', 4, 'as over UDP'],
 ]
 
-for (const [series, transport] of LONG) {
+for (const [series, transport, percent, why] of LONG) {
   describe(`OpenVPN ${series} over ${transport}, in the course of time`, {
     skip: withoutProgram(series),
   }, () => {
@@ -250,9 +291,10 @@ for (const [series, transport] of LONG) {
     })
     after(() => lab.close())
 
-    it('renews keys every three seconds while packets flow, and loses none', async () => {
+    it(`renews keys while packets flow, losing ${percent} % at most: ${why}`, async () => {
       const load = iperf(lab, 8)
-      assert.equal(await ping(lab.client, SERVER_VPN, 90), 0)
+      const lost = await ping(lab.client, SERVER_VPN, 90)
+      assert.ok(lost <= percent, `${lost} % lost`)
       await load
       assert.ok(count(far, /soft reset/) >= 2, 'renewed twice at least')
       assert.equal(count(near, STARTED), 1, 'no new session')
