@@ -98,6 +98,10 @@ async function supervise(
 ): Promise<void> {
   const { close } = openLibc()
   const note = options.verbose ? environment.note : () => {}
+  // The program has nobody else: whatever fails, the next call is served.
+  for (const failure of ['uncaughtException', 'unhandledRejection'] as const) {
+    process.on(failure, (error: unknown) => note(String(error)))
+  }
   const log = { error: note, info: note, debug: note }
   const settings = { workers: options.workers }
   const driver = createDriver(log, () => randomWord(environment), settings)

@@ -52,6 +52,12 @@ async function bytesReceived(server: Running): Promise<number> {
   return Number(line.exec(server.stdout.slice(seen))![1])
 }
 
+/** The server sets the peer up a little after the client says that it is done. */
+async function reached(lab: Lab): Promise<void> {
+  for (let i = 0; i < 20; i++) if ((await ping(lab.client, SERVER_VPN, 1)) === 0) return
+  assert.fail('no packet got through')
+}
+
 describe('ovpn run, what stays as it was', { skip: withoutNamespaces }, () => {
   const shell = (script: string, input = '') => run(OVPN, ['run', 'sh', '-c', script], { input })
 
@@ -235,6 +241,7 @@ for (const [transport, server, client, offload] of SESSIONS) {
       await far.says(STARTED)
       near = lab.startClient(side(client, offload !== 'server'), transport)
       await near.says(STARTED)
+      await reached(lab)
     })
     after(() => lab.close())
 
@@ -288,6 +295,7 @@ for (const [series, transport, percent, why] of LONG) {
       await far.says(STARTED)
       near = lab.startClient(side, transport)
       await near.says(STARTED)
+      await reached(lab)
     })
     after(() => lab.close())
 
@@ -303,6 +311,7 @@ for (const [series, transport, percent, why] of LONG) {
     it('connects anew after SIGUSR1', async () => {
       near.kill('SIGUSR1')
       await until('a second session', () => count(near, STARTED) === 2, 15)
+      await reached(lab)
       assert.equal(await ping(lab.client, SERVER_VPN), 0)
     })
 
@@ -310,6 +319,7 @@ for (const [series, transport, percent, why] of LONG) {
       far.kill('SIGHUP')
       await until('a second start', () => count(far, STARTED) === 2, 15)
       await until('a third session', () => count(near, STARTED) >= 3, 25)
+      await reached(lab)
       assert.equal(await ping(lab.client, SERVER_VPN), 0)
     })
   })
