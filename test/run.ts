@@ -10,6 +10,7 @@
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { OTHER_DRIVERS } from './driver-settings.ts'
 import { type Job, type JobResult, killJobs, runJob } from './runner/job.ts'
 import { installPackages } from './runner/packages.ts'
 
@@ -35,11 +36,10 @@ const LIMITS: [prefix: string, file: number, test: number, why: string][] = [
   ['', 120, 60, 'all others'],
 ]
 
-/** Files that run with other kinds of the driver too (test/netns/lab.ts). */
+/** Files that run with other kinds of the driver too. */
 const TRAFFIC = ['udp', 'tcp', 'keys', 'life', 'hostile'].map(
   (name) => `test/netns/${name}.test.ts`,
 )
-const OTHER_DRIVERS = ['no-offload', 'two-workers']
 
 process.chdir(fileURLToPath(new URL('..', import.meta.url)))
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {

@@ -9,7 +9,7 @@ import * as layout from './layout.ts'
 const INCLUDES = [
   'errno.h fcntl.h poll.h sched.h stddef.h stdio.h net/if.h sys/epoll.h sys/eventfd.h sys/ioctl.h sys/mount.h sys/socket.h',
   'sys/stat.h sys/uio.h netinet/in.h netinet/tcp.h netinet/udp.h linux/filter.h linux/if_tun.h linux/if_link.h',
-  'linux/inet_diag.h linux/netlink.h linux/net_namespace.h linux/rtnetlink.h linux/sock_diag.h linux/sockios.h',
+  'linux/inet_diag.h linux/netlink.h linux/net_namespace.h linux/rtnetlink.h linux/sock_diag.h linux/sockios.h linux/ethtool.h',
 ]
 
 /** Structures: their C type, and the members that are not called what we call them. */
@@ -43,7 +43,13 @@ const structures: { [name: string]: [type: string, members: { [ours: string]: st
   SOCKADDR_NL: ['struct sockaddr_nl', { family: 'nl_family', pid: 'nl_pid', groups: 'nl_groups' }],
   IFREQ: [
     'struct ifreq',
-    { name: 'ifr_name', flags: 'ifr_flags', ifindex: 'ifr_ifindex', mtu: 'ifr_mtu' },
+    {
+      name: 'ifr_name',
+      flags: 'ifr_flags',
+      ifindex: 'ifr_ifindex',
+      mtu: 'ifr_mtu',
+      data: 'ifr_data',
+    },
   ],
   SOCK_FILTER: ['struct sock_filter', {}],
   SOCK_FPROG: ['struct sock_fprog', {}],

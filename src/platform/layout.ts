@@ -29,7 +29,15 @@ export const SOCKADDR_IN6 = {
   size: 28,
 } as const
 export const SOCKADDR_NL = { family: 0, pid: 4, groups: 8, size: 12 } as const
-export const IFREQ = { name: 0, nameBytes: 16, flags: 16, ifindex: 16, mtu: 16, size: 40 } as const
+export const IFREQ = {
+  name: 0,
+  nameBytes: 16,
+  flags: 16,
+  ifindex: 16,
+  mtu: 16,
+  data: 16,
+  size: 40,
+} as const
 export const SOCK_FILTER = { code: 0, jt: 2, jf: 3, k: 4, size: 8 } as const
 export const SOCK_FPROG = { len: 0, filter: 8, size: 16 } as const
 export const POLLFD = { fd: 0, events: 4, revents: 6, size: 8 } as const
@@ -157,6 +165,8 @@ export const SO_COOKIE = 57
 export const SO_PEERPIDFD = 77
 export const SIOCGIFNAME = 0x8910
 export const SIOCGIFMTU = 0x8921
+export const SIOCETHTOOL = 0x8946
+export const ETHTOOL_GLINK = 10
 export const SIOCGIFINDEX = 0x8933
 export const SIOCGSKNS = 0x894c
 

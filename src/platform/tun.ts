@@ -7,6 +7,7 @@ import { check, OsError } from './error.ts'
 import {
   AF_INET,
   E,
+  ETHTOOL_GLINK,
   IFF_MULTI_QUEUE,
   IFF_MULTICAST,
   IFF_NO_PI,
@@ -29,6 +30,7 @@ import {
   O_RDWR,
   RTM_GETLINK,
   RTM_NEWLINK,
+  SIOCETHTOOL,
   SIOCGIFINDEX,
   SIOCGIFMTU,
   SIOCGIFNAME,
@@ -153,7 +155,7 @@ export function openTun(options: TunOptions = {}, os: Syscalls = openLibc()): Tu
       mtu: () => inDeviceNetns(os, first, (socket) => mtuOf(os, first, socket)),
       configure: (change) => configure(os, first, found, change),
       setCarrier: (on) => {
-        setCarrier(os, first, on)
+        if (setCarrier(os, first, on) >= 0 && on) settleCarrier(os, first)
       },
       stats: () => linkStats(first, os),
       close,
@@ -224,6 +226,24 @@ function setCarrier(os: Syscalls, fd: number, on: boolean): number {
   const value = createBlock(4)
   value.view.setInt32(0, on ? 1 : 0, true)
   return os.ioctl(fd, TUNSETCARRIER, value.base)
+}
+
+/**
+ * Has the kernel act on the carrier now: asking whether there is a link does that (linkwatch_sync_dev). Otherwise packets are
+ * dropped without a word until it has got round to it.
+ */
+function settleCarrier(os: Syscalls, fd: number): void {
+  const value = createBlock(8)
+  value.view.setUint32(0, ETHTOOL_GLINK, true)
+  try {
+    inDeviceNetns(os, fd, (socket) => {
+      const request = requestOf(os, fd)
+      request.view.setBigUint64(IFREQ.data, BigInt(value.base), true)
+      os.ioctl(socket, SIOCETHTOOL, request.base)
+    })
+  } catch (error) {
+    if (!(error instanceof OsError)) throw error // the device is gone, and told elsewhere
+  }
 }
 
 /** Changes the fresh device by one message, sent in the calling thread's namespace. */

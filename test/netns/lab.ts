@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
-import { createDriver, type DriverSettings, type LocalDriver } from '../../src/cli/driver-host.ts'
+import { createDriver, type LocalDriver } from '../../src/cli/driver-host.ts'
 import { originOfNetns } from '../../src/cli/origin.ts'
 import { type DriverClient, openClient } from '../../src/driver/client.ts'
 import { openLibc } from '../../src/platform/libc.ts'
@@ -22,6 +22,7 @@ import type {
   PeerNew,
   Slot,
 } from '../../src/uapi/types.ts'
+import { driverSettings } from '../driver-settings.ts'
 import { openTestNetns, type TestNetns } from '../namespace.ts'
 
 const PATIENCE_MS = 15_000
@@ -44,15 +45,6 @@ export async function until<T>(
 
 export const sleep = (ms: number): Promise<void> =>
   new Promise((resolve) => setTimeout(resolve, ms))
-
-/** The driver that OVPN_TEST_DRIVER asks for; test/run.ts runs the files of traffic with each. */
-function driverSettings(): DriverSettings {
-  const mode = process.env.OVPN_TEST_DRIVER ?? 'fast'
-  if (mode === 'fast') return {}
-  if (mode === 'no-offload') return { offload: false }
-  if (mode === 'two-workers') return { workers: 2 }
-  throw new Error(`OVPN_TEST_DRIVER=${mode}: expected fast, no-offload or two-workers`)
-}
 
 /** A driver and the hosts it serves. Closing it removes all that was made through it. */
 export class Lab {

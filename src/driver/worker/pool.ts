@@ -268,6 +268,7 @@ function merge(
   if (sent === undefined || received === undefined) return undefined
   return {
     ...received,
+    local: sent.local, // only who sends learns that an address of ours is gone
     vpnTxBytes: sent.vpnTxBytes,
     vpnTxPackets: sent.vpnTxPackets,
     linkTxBytes: sent.linkTxBytes,

@@ -2,11 +2,12 @@
 import { originOfNetns } from '../../../src/cli/origin.ts'
 import { NetlinkServer } from '../../../src/driver/server.ts'
 import { DriverHost } from '../../../src/driver/worker/host.ts'
+import { driverSettings } from '../../driver-settings.ts'
 import type { Subject } from './subject.ts'
 
 export function openUser(): Subject {
   // Seeds are for jitter alone; the same ones every time.
-  const host = new DriverHost({ log() {}, random: () => 1, allowNone: false })
+  const host = new DriverHost({ log() {}, random: () => 1, allowNone: false, ...driverSettings() })
   const server = new NetlinkServer(host, { log: (text) => process.stderr.write(`${text}\n`) })
   return {
     kind: 'user',
