@@ -30,7 +30,7 @@ const LIMITS: [prefix: string, file: number, test: number, why: string][] = [
   ['test/sim/', 120, 60, 'virtual hours'],
   ...PURE.map((prefix): [string, number, number, string] => [prefix, 60, 30, 'no waiting in them']),
   ['test/kernel/', 420, 300, 'a virtual machine, and the download of its kernel'],
-  ['test/compliance/', 420, 300, 'the same on a virtual machine, and much of it'],
+  ['test/compliance/', 600, 300, 'the same on a virtual machine, perhaps twice'],
   ['test/interop/', 300, 120, 'sessions of real programs'],
   ['test/netns/', 300, 120, 'keepalive timeouts in real time'],
   ['', 120, 60, 'all others'],

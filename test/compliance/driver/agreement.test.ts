@@ -7,9 +7,10 @@ import { execFile } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { before, describe, it } from 'node:test'
 import { promisify } from 'node:util'
-import { runProgramInKernel, whyNoKernel } from '../../kernel/vm.ts'
+import { whyNoKernel } from '../../kernel/vm.ts'
 import { type Comparison, compare, type Deliberate, differences } from './compare.ts'
 import { deliberate } from './deliberate.ts'
+import { playInKernel } from './guest.ts'
 import type { Step, Transcript } from './transcript.ts'
 
 const SUITE = 'test/compliance/driver/suite.ts'
@@ -33,9 +34,9 @@ async function play() {
 }
 
 async function onKernel(): Promise<Transcript> {
-  const options = { timeoutMs: 240_000, modules: ['chacha'] }
-  const { transcript } = await runProgramInKernel(SUITE, ['kernel'], options)
-  return transcript[0] as Transcript
+  const options = { timeoutMs: 180_000, modules: ['chacha'] }
+  const [transcript] = await playInKernel(SUITE, ['kernel'], options)
+  return transcript as Transcript
 }
 
 async function onUser(): Promise<Transcript> {

@@ -1,7 +1,8 @@
 /** The two drivers talk to each other: tunnels of interop.ts, in a machine whose kernel has a driver. */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { runProgramInKernel, whyNoKernel } from '../../kernel/vm.ts'
+import { whyNoKernel } from '../../kernel/vm.ts'
+import { playInKernel } from './guest.ts'
 import type { Tunnel } from './interop.ts'
 
 const skip = (await whyNoKernel()) ?? false
@@ -11,9 +12,9 @@ const MODULES = ['chacha', 'inet_diag', 'udp_diag', 'tcp_diag']
 
 const shown: Tunnel[] = []
 if (!skip) {
-  const options = { timeoutMs: 240_000, modules: MODULES }
-  const { transcript } = await runProgramInKernel('test/compliance/driver/interop.ts', [], options)
-  shown.push(...(transcript as Tunnel[]))
+  const options = { timeoutMs: 180_000, modules: MODULES }
+  const found = await playInKernel('test/compliance/driver/interop.ts', [], options)
+  shown.push(...(found as Tunnel[]))
 }
 
 const tunnels = (['user', 'kernel'] as const).flatMap((server) =>

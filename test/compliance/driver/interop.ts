@@ -86,15 +86,29 @@ function keyOf(end: 0 | 1, keyId: number, cipherAlg: KeyConf['cipherAlg'], slot:
   return keyconf
 }
 
-/** Sends `count` packets through the tunnel and back. Gives how many were lost. */
+/**
+ * Sends `count` packets through the tunnel and back. Gives how many were lost: `ping` itself stops waiting soon after its last
+ * packet, and on an emulated machine packets may take seconds, so the kernel's counter has the last word.
+ */
 async function ping(from: Side, to: string, count: number): Promise<number> {
+  const before = await echoReplies(from)
   const args = ['-c', `${count}`, '-i', '0.02', '-W', '2', '-q', to]
-  const text = await run('ip', ['netns', 'exec', from.name, 'ping', ...args]).then(
-    ({ stdout }) => stdout,
-    (error: { stdout: string }) => error.stdout, // all were lost
-  )
-  const [, received] = /, (\d+) received/.exec(text) ?? []
-  return count - Number(received ?? 0)
+  await run('ip', ['netns', 'exec', from.name, 'ping', ...args]).catch(() => undefined) // all were lost
+  for (let tries = 0; tries < 50; tries++) {
+    if ((await echoReplies(from)) - before >= count) return 0
+    await new Promise((resolve) => setTimeout(resolve, 200))
+  }
+  return count - ((await echoReplies(from)) - before)
+}
+
+/** Echo replies that have come to a side since it was made. */
+async function echoReplies({ name }: Side): Promise<number> {
+  const { stdout } = await run('ip', ['netns', 'exec', name, 'cat', '/proc/net/snmp'])
+  const [names, values] = stdout
+    .split('\n')
+    .filter((line) => line.startsWith('Icmp:'))
+    .map((line) => line.split(' '))
+  return Number(values![names!.indexOf('InEchoReps')])
 }
 
 /** A second of TCP each way. Gives bytes that arrived: from the server of the tunnel, and from its client. */
