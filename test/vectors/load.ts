@@ -54,13 +54,60 @@ export interface ReplayCase {
   }[]
 }
 
-/** A recorded session with a stock peer; only what data packets need is typed here. */
+/** A recorded session with a stock peer; only what tests need is typed here. Control packets have acks and a body. */
 export interface LiveSession {
   name: string
+  server_text?: string
+  client_text?: string
+  transport: 'udp' | 'tcp'
+  wrap: 'none' | 'tls-auth' | 'tls-crypt' | 'tls-crypt-v2'
+  digest?: string
+  client_key_direction?: 0 | 1
+  static_key?: string
+  tls_crypt_v2_client_key?: string
+  tls_crypt_v2_server_key?: string
+  wkc?: string
+  client_session_id: string
+  server_session_id: string
+  key_method_2_client: string
+  key_method_2_server: string
+  push_reply_text?: string
+  derivation: 'prf' | 'tls-ekm'
   cipher: DataAeadCase['cipher']
   data_format: 'classic' | 'epoch'
   key2: string
-  packets: { dir: 'c2s' | 's2c'; type: string; packet: string; plaintext?: string }[]
+  packets: {
+    dir: 'c2s' | 's2c'
+    type: string
+    key_id?: number
+    packet: string
+    plaintext?: string
+    acks?: number[]
+    message_id?: number | null
+    body?: string
+  }[]
+}
+
+export interface ControlCase {
+  name: string
+  packet: string
+  opcode: number
+  key_id: number
+  session_id: string
+  acks: number[]
+  ack_remote_session_id: string | null
+  message_id: number | null
+  payload: string
+}
+
+/** A packet in a wrap: `body` is what follows the session id in it without the wrap. */
+export interface WrapCase {
+  name: string
+  key_index: 0 | 1
+  replay_id: number
+  replay_time: number
+  body: string
+  packet: string
 }
 
 export interface VectorFiles {
@@ -71,6 +118,37 @@ export interface VectorFiles {
   'packet-id': {
     replay_window_id_only: ReplayCase[]
     epoch_packet_id_encoding: { epoch: number; counter: number; bytes: string }[]
+  }
+  'control-packets': { cases: ControlCase[] }
+  'tls-auth': { cases: (WrapCase & { static_key: string; digest: string })[] }
+  'tls-crypt': { cases: (WrapCase & { key2: string; header: string })[] }
+  'tls-crypt-v2': {
+    wkc: {
+      name: string
+      server_key: string
+      client_key: string
+      metadata: string
+      wkc: string
+      client_pem_body_b64?: string
+    }[]
+    packets: {
+      kc: string
+      session_id: string
+      replay_id: number
+      replay_time: number
+      wrapped: string
+      packet: string
+    }[]
+  }
+  'dynamic-tls-crypt': {
+    cases: {
+      name: string
+      ekm: string
+      original_key: string | null
+      key2: string
+      client_soft_reset_key_id_1: string
+      replay_time: number
+    }[]
   }
   'live-sessions': { sessions: LiveSession[] }
 }
