@@ -72,6 +72,7 @@ export interface LiveSession {
   key_method_2_client: string
   key_method_2_server: string
   push_reply_text?: string
+  peer_info_text?: string
   derivation: 'prf' | 'tls-ekm'
   cipher: DataAeadCase['cipher']
   data_format: 'classic' | 'epoch'
@@ -108,6 +109,43 @@ export interface WrapCase {
   replay_time: number
   body: string
   packet: string
+}
+
+/** Texts that are null or missing are absent in the message. */
+export interface KeyMessageCase {
+  name: string
+  derivation_case: string
+  options_text: string
+  username_text?: string | null
+  password_text?: string | null
+  peer_info_text?: string | null
+  message: string
+}
+
+export interface PrfVectors {
+  tls1_prf: { name: string; secret: string; seed: string; length: number; output: string }[]
+  key_method_2_derivation: {
+    name: string
+    client_pre_master: string
+    client_random1: string
+    client_random2: string
+    server_random1: string
+    server_random2: string
+    client_session_id: string
+    server_session_id: string
+    key2: string
+  }[]
+}
+
+export interface ReliabilityVectors {
+  ack_mru_list: { size: number; steps: { acks_in_packet: number[]; list_after: number[] }[] }
+  recv_window: {
+    next_expected: number
+    window: number
+    id: number
+    verdict: 'accept' | 'drop-no-ack' | 'duplicate-ack-again'
+  }[]
+  retransmit_times_seconds_after_first_send: { 'openvpn 2.x, tls-timeout 2': number[] }
 }
 
 export interface VectorFiles {
@@ -150,6 +188,9 @@ export interface VectorFiles {
       replay_time: number
     }[]
   }
+  'key-method-2': { cases: KeyMessageCase[] }
+  prf: PrfVectors
+  reliability: ReliabilityVectors
   'live-sessions': { sessions: LiveSession[] }
 }
 
