@@ -3,11 +3,11 @@
  * /dev/net/tun, and CAP_NET_ADMIN over the network namespace. Sockets named in requests are the program's own.
  */
 import { randomFillSync } from 'node:crypto'
-import { createDriver, type DriverSettings } from './cli/driver-host.ts'
-import { originOfNetns } from './cli/origin.ts'
 import { type DriverClient, openClient } from './driver/client.ts'
 import { openLibc } from './platform/libc.ts'
 import { openOwnNetns } from './platform/netns.ts'
+import { createDriver, type DriverSettings } from './runtime/driver.ts'
+import { originOfNetns } from './runtime/origin.ts'
 import type { DialectName } from './uapi/types.ts'
 
 export interface OwnDriver {

@@ -1,5 +1,5 @@
 /** The kinds of driver that tests run with: OVPN_TEST_DRIVER says which. */
-import type { DriverSettings } from '../src/cli/driver-host.ts'
+import type { DriverSettings } from '../src/runtime/driver.ts'
 
 const KINDS: { readonly [kind: string]: DriverSettings } = {
   fast: {},

@@ -1,96 +1,9 @@
-/**
- * Who may import whom in src/, read from every import there is; and that what is exported has a user.
- * Folders are listed from the bottom up, and each may name only those above it here: so there is no cycle.
- */
+/** Who may import whom in src/ (layers.ts), read from every import there is; and that what is exported has a user. */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { describe, it } from 'node:test'
+import { LAYERS, layerOf } from './layers.ts'
 import { type Module, parseModule, readModules } from './modules.ts'
-
-interface Layer {
-  name: string
-  /** Files that belong to it: path prefixes below src/. The longest prefix that fits wins. */
-  paths: string[]
-  /** Layers it may import, beside itself. */
-  layers: string[] | 'all below'
-  /** Modules from outside: null where any of Node's, Bun's or package.json's dependencies will do. */
-  outside: string[] | null
-  /** Whether it runs in Node too. */
-  runsInNode: boolean
-}
-
-const NODE_NETWORK = ['node:events', 'node:net', 'node:timers/promises', 'node:util']
-
-const LAYERS: Layer[] = [
-  { name: 'netlink', paths: ['netlink/'], layers: [], outside: ['ipaddr.js'], runsInNode: true },
-  {
-    name: 'uapi',
-    paths: ['uapi/'],
-    layers: ['netlink'],
-    outside: ['ipaddr.js'],
-    runsInNode: true,
-  },
-  { name: 'wire', paths: ['wire/'], layers: [], outside: ['node:crypto'], runsInNode: true },
-  { name: 'platform', paths: ['platform/'], layers: [], outside: null, runsInNode: false },
-  {
-    name: 'driver/core',
-    paths: ['driver/core/'],
-    layers: ['uapi', 'wire'],
-    outside: ['ipaddr.js'],
-    runsInNode: true,
-  },
-  {
-    name: "driver's client",
-    paths: ['driver/channel.ts', 'driver/client.ts'],
-    layers: ['netlink', 'uapi'],
-    outside: NODE_NETWORK,
-    runsInNode: true,
-  },
-  {
-    name: 'driver',
-    paths: ['driver/'],
-    layers: ['netlink', 'uapi', 'wire', 'driver/core', "driver's client"],
-    outside: null,
-    runsInNode: false,
-  },
-  {
-    name: 'driver/worker',
-    paths: ['driver/worker/'],
-    layers: ['uapi', 'wire', 'platform', 'driver/core', "driver's client", 'driver'],
-    outside: null,
-    runsInNode: false,
-  },
-  {
-    name: 'interpose',
-    paths: ['interpose/'],
-    layers: ['netlink', 'uapi', 'platform', "driver's client"],
-    outside: null,
-    runsInNode: false,
-  },
-  {
-    name: 'openvpn/proto',
-    paths: ['openvpn/proto/'],
-    layers: ['wire', 'uapi'],
-    outside: ['ipaddr.js'],
-    runsInNode: true,
-  },
-  {
-    name: 'openvpn',
-    paths: ['openvpn/'],
-    layers: ['wire', 'uapi', "driver's client", 'openvpn/proto'],
-    outside: null,
-    runsInNode: false,
-  },
-  { name: 'web', paths: ['web/'], layers: 'all below', outside: null, runsInNode: false },
-  { name: 'cli', paths: ['cli/'], layers: 'all below', outside: null, runsInNode: false },
-  {
-    name: 'the package',
-    paths: ['index.ts', 'driver.ts'],
-    layers: 'all below',
-    outside: null,
-    runsInNode: false,
-  },
-]
 
 const isTest = (path: string) => path.includes('.test')
 const modules = readModules('src')
@@ -98,19 +11,6 @@ const shipped = modules.filter(({ path }) => !isTest(path))
 const dependencies = Object.keys(
   JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')).dependencies,
 )
-
-function layerOf(path: string): Layer | undefined {
-  let best: Layer | undefined
-  let longest = 0
-  for (const layer of LAYERS) {
-    for (const prefix of layer.paths) {
-      if (!path.startsWith(`src/${prefix}`) || prefix.length <= longest) continue
-      best = layer
-      longest = prefix.length
-    }
-  }
-  return best
-}
 
 /** What is wrong with what `module` imports. */
 function trespasses({ path, imports, code }: Module): string[] {

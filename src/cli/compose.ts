@@ -14,18 +14,13 @@ import { check, OsError } from '../platform/error.ts'
 import { CLONE_NEWNET } from '../platform/layout.ts'
 import { openLibc } from '../platform/libc.ts'
 import { openNetnsNamed } from '../platform/netns.ts'
+import { createDriver, type DriverLog, type DriverSettings } from '../runtime/driver.ts'
+import { KernelChannel } from '../runtime/kernel-channel.ts'
 import { ApiError } from '../uapi/errno.ts'
 import type { DialectName, DriverEvent, Link, LinkKind, LinkNew } from '../uapi/types.ts'
-import {
-  createDriver,
-  type DriverLog,
-  type DriverSettings,
-  type ListenOptions,
-  listen,
-} from './driver-host.ts'
+import { type ListenOptions, listen } from './driver-host.ts'
 import { CliError, EXIT } from './errors.ts'
 import { formatTime } from './format.ts'
-import { KernelChannel } from './kernel-channel.ts'
 
 export type DriverChoice = 'auto' | 'user' | 'kernel'
 export type LogLevel = 'error' | 'info' | 'debug'

@@ -1,6 +1,7 @@
 /** Run in the guest by boot.test.ts: makes, lists and removes an interface of the kernel's own driver. */
-import { KernelChannel } from '../../src/cli/kernel-channel.ts'
+
 import { openClient } from '../../src/driver/client.ts'
+import { KernelChannel } from '../../src/runtime/kernel-channel.ts'
 
 const say = (value: unknown) => console.log(JSON.stringify(value))
 

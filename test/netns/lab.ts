@@ -5,13 +5,13 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
-import { createDriver, type LocalDriver } from '../../src/cli/driver-host.ts'
-import { originOfNetns } from '../../src/cli/origin.ts'
 import { type DriverClient, openClient } from '../../src/driver/client.ts'
 import { openLibc } from '../../src/platform/libc.ts'
 import { inNetns } from '../../src/platform/netns.ts'
 import { connectTcp, listenTcp } from '../../src/platform/tcp.ts'
 import { type BoundUdp, openUdp } from '../../src/platform/udp.ts'
+import { createDriver, type LocalDriver } from '../../src/runtime/driver.ts'
+import { originOfNetns } from '../../src/runtime/origin.ts'
 import type {
   Cipher,
   DialectName,

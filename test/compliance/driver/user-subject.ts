@@ -1,7 +1,8 @@
 /** The user-space driver under the suite, in this process. Apart, so that a run on the kernel's needs nothing of it. */
-import { originOfNetns } from '../../../src/cli/origin.ts'
+
 import { NetlinkServer } from '../../../src/driver/server.ts'
 import { DriverHost } from '../../../src/driver/worker/host.ts'
+import { originOfNetns } from '../../../src/runtime/origin.ts'
 import { driverSettings } from '../../driver-settings.ts'
 import type { Subject } from './subject.ts'
 

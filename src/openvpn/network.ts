@@ -1,0 +1,39 @@
+/** The system's addresses and routes as the control plane changes them; passed in by whoever may (src/runtime). */
+
+/** An address on an interface; with `peer`, a point-to-point one. */
+export interface InterfaceAddress {
+  readonly address: string
+  /** Bits of the network. */
+  readonly prefix: number
+  readonly peer?: string
+}
+
+export interface SystemRoute {
+  /** A network of either family: `10.1.0.0`, `::`. */
+  readonly destination: string
+  readonly prefix: number
+  readonly gateway?: string
+  /** Interface; of the gateway's where absent. */
+  readonly ifindex?: number
+  readonly metric?: number
+}
+
+/** How packets to an address leave. */
+export interface NextHop {
+  readonly gateway?: string
+  readonly ifindex: number
+  readonly source?: string
+}
+
+/** Each call throws an Error that says what was refused and why. */
+export interface Network {
+  /** Sets the MTU and brings the interface up. */
+  up(ifindex: number, mtu: number): void
+  addAddress(ifindex: number, address: InterfaceAddress): void
+  /** One that is gone already is no error; the same of a route. */
+  removeAddress(ifindex: number, address: InterfaceAddress): void
+  /** Throws an Error with code EEXIST where there is such a route already. */
+  addRoute(route: SystemRoute): void
+  removeRoute(route: SystemRoute): void
+  nextHop(address: string): NextHop | undefined
+}
