@@ -229,6 +229,7 @@ export class Engine {
     })
     peer[slot]?.close()
     peer[slot] = key
+    this.#receiver.keyInstalled(peer, now)
     return true
   }
 
@@ -308,10 +309,11 @@ export class Engine {
 
   /** When to call `onDeadline`; it may be early. */
   deadline(): Millis {
-    return this.#timers.next()
+    return Math.min(this.#timers.next(), this.#receiver.deadline())
   }
 
   onDeadline(now: Millis): void {
+    this.#receiver.onDeadline(now)
     this.#timers.run(now, (peer) => {
       peer.keepalive.onDeadline(now, {
         ping: () => this.#sender.ping(peer, now),
@@ -348,6 +350,7 @@ export class Engine {
 
   #remove(peer: Peer): void {
     this.#gluer.flush() // its last packets are counted to it
+    this.#receiver.forget(peer)
     this.#table.remove(peer)
     this.#timers.remove(peer)
     peer.closeKeys()

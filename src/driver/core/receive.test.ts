@@ -75,7 +75,7 @@ describe('Receiver: what is dropped before it is authentic changes nothing but c
       undefined,
     ],
     ['no id, from an unknown address', seal(inner, { id: 0xffffff }), 'rx-unknown-peer', undefined],
-    ['a key id that the peer has no key for', seal(inner, { keyId: 4 }), 'rx-no-key', 1],
+    ['a key id that the peer has no key for', seal(inner, { keyId: 5 }), 'rx-no-key', 1],
     ['forged: a bit of the ciphertext', changed(seal(inner), -1), 'rx-auth-failed', 1],
     ['forged: a bit of the tag', changed(seal(inner), 8), 'rx-auth-failed', 1],
     ['forged: the packet id', changed(seal(inner), 7), 'rx-auth-failed', 1],
@@ -394,7 +394,7 @@ describe('Receiver: streams', () => {
 
   const rows: [why: string, frame: Uint8Array, reason: string][] = [
     ['too short', seal(own).slice(0, 20), 'rx-short'],
-    ['no such key', seal(own, { keyId: 1 }), 'rx-no-key'],
+    ['no such key', seal(own, { keyId: KEY_ID - 1 }), 'rx-no-key'],
     ['forged', changed(seal(own), -1), 'rx-auth-failed'],
     ['another peer’s source', seal(inner), 'rx-reverse-path'],
   ]

@@ -7,11 +7,13 @@ import { IPV4_SOURCE, IPV6_SOURCE, ipVersion } from '../../wire/ip.ts'
 import { Opcode, opcodeOf, PEER_ID_UNDEF, peerIdOf } from '../../wire/opcode.ts'
 import type { Endpoint } from './address.ts'
 import { V4_MARK } from './address.ts'
+import { EarlyPackets } from './early.ts'
 import type { Millis } from './keepalive.ts'
+import type { KeySlot } from './key-slot.ts'
 import type { PacketMemory } from './memory.ts'
 import type { Peer } from './peer.ts'
 import type { PeerTable } from './peer-table.ts'
-import type { Gluer } from './train.ts'
+import { type Gluer, MAX_PACKET } from './train.ts'
 import { Verdict } from './verdict.ts'
 
 export interface ReceiverSink {
@@ -30,6 +32,9 @@ export class Receiver {
   readonly #gluer: Gluer
   readonly #sink: ReceiverSink
   readonly #worker: number
+  readonly #early = new EarlyPackets()
+  /** Where those are opened. */
+  readonly #earlyArea: number
 
   constructor(options: {
     memory: PacketMemory
@@ -40,6 +45,7 @@ export class Receiver {
   }) {
     this.#memory = options.memory
     this.#worker = options.worker
+    this.#earlyArea = options.memory.area(MAX_PACKET, 16)
     this.#table = options.table
     this.#gluer = options.gluer
     this.#sink = options.sink
@@ -79,6 +85,40 @@ export class Receiver {
     if (verdict !== Verdict.Ok) this.#sink.drop(verdict, peer, 1)
   }
 
+  /** The peer has a new key: takes the packets that came before it. */
+  keyInstalled(peer: Peer, now: Millis): void {
+    for (const packet of this.#early.take(peer)) {
+      this.#memory.u8.set(packet, this.#earlyArea)
+      const slot = peer.slotFor(packet[0]! & 7)
+      const at = this.#earlyArea
+      const verdict =
+        slot === undefined
+          ? Verdict.RxNoKey
+          : this.#open(peer, slot, at, packet.length, undefined, undefined, now)
+      if (verdict !== Verdict.Ok) this.#sink.drop(verdict, peer, 1)
+    }
+    this.#gluer.flush()
+  }
+
+  /** The peer is going. */
+  forget(peer: Peer): void {
+    this.#lost(peer, this.#early.giveUp(peer))
+  }
+
+  /** When `onDeadline` wants to be called. */
+  deadline(): Millis {
+    return this.#early.deadline()
+  }
+
+  /** Drops what has waited too long for its key. */
+  onDeadline(now: Millis): void {
+    for (const { peer, packets } of this.#early.expired(now)) this.#lost(peer, packets)
+  }
+
+  #lost(peer: Peer, packets: readonly Uint8Array[]): void {
+    if (packets.length > 0) this.#sink.drop(Verdict.RxNoKey, peer, packets.length)
+  }
+
   #packet(
     peer: Peer,
     packet: number,
@@ -89,8 +129,24 @@ export class Receiver {
   ): Verdict {
     peer.linkRxBytes += length
     peer.linkRxPackets++
-    const slot = peer.slotFor(this.#memory.u8[packet]! & 7)
-    if (slot === undefined) return Verdict.RxNoKey
+    const keyId = this.#memory.u8[packet]! & 7
+    const slot = peer.slotFor(keyId)
+    if (slot !== undefined) return this.#open(peer, slot, packet, length, from, to, now)
+    // Only who could be the peer may have packets kept.
+    const mayWait = from === undefined || peer.remote.sameAs(from)
+    const bytes = this.#memory.u8.subarray(packet, packet + length)
+    return mayWait && this.#early.keep(peer, keyId, bytes, now) ? Verdict.Ok : Verdict.RxNoKey
+  }
+
+  #open(
+    peer: Peer,
+    slot: KeySlot,
+    packet: number,
+    length: number,
+    from: Endpoint | undefined,
+    to: Endpoint | undefined,
+    now: Millis,
+  ): Verdict {
     if (length < slot.overhead) return Verdict.RxShort
     const gluer = this.#gluer
     const at = gluer.place(length - slot.overhead)

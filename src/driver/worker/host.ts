@@ -219,8 +219,10 @@ export class DriverHost implements Backend {
 
   async #remove(device: HostedDevice): Promise<void> {
     if (!this.#devices.delete(device)) return
+    const drops = await device.drops().catch(() => []) // its workers may be what has failed
     await device.close()
-    this.#options.log(`${device.name}: removed`)
+    const dropped = drops.map(({ reason, count }) => `${reason} ${count}`).join(', ')
+    this.#options.log(`${device.name}: removed${dropped && `; dropped: ${dropped}`}`)
   }
 }
 
@@ -392,13 +394,18 @@ class HostedDevice {
     }
   }
 
+  async drops(): Promise<Link['drops']> {
+    return this.#withUnclaimed((await this.#pool.stats()).drops)
+  }
+
+  #withUnclaimed(drops: Link['drops']): Link['drops'] {
+    if (this.#unclaimedDropped === 0) return drops
+    return [...drops, { reason: 'rx-control-unclaimed', count: this.#unclaimedDropped }]
+  }
+
   async describe(): Promise<Link> {
     const { tun, kind, netns } = this.#options
     const stats = await this.#pool.stats()
-    const drops = [...stats.drops]
-    if (this.#unclaimedDropped > 0) {
-      drops.push({ reason: 'rx-control-unclaimed', count: this.#unclaimedDropped })
-    }
     return {
       ifindex: tun.ifindex,
       name: tun.name,
@@ -421,7 +428,7 @@ class HostedDevice {
       txBytes: stats.txBytes,
       txPackets: stats.txPackets,
       peers: this.device.peerCount,
-      drops,
+      drops: this.#withUnclaimed(stats.drops),
     }
   }
 
