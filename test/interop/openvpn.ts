@@ -2,6 +2,7 @@
  * Two namespaces with a cable between them, and OpenVPN in both: a server with certificates made for the run, and clients;
  * each plain or under `ovpn run`. What is expected of them is the tests'.
  */
+import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -17,11 +18,15 @@ export interface Side {
   offload: boolean
   /** More of its configuration. */
   more?: string[]
+  /** A command that starts all this, such as `setpriv` with its options. */
+  through?: string[]
 }
 
 export interface Lab {
   readonly server: TestNetns
   readonly client: TestNetns
+  /** Where configurations and certificates lie, and more may; removed with the lab. */
+  readonly folder: string
   startServer(side: Side, transport: 'udp' | 'tcp'): Running
   startClient(side: Side, transport: 'udp' | 'tcp'): Running
   close(): Promise<void>
@@ -40,8 +45,8 @@ export function openLab(): Lab {
   for (const end of [server, client]) end.ip('link set veth0 up')
   createCertificates(folder)
   const running: Running[] = []
-  const begin = (netns: TestNetns, { program, offload }: Side, config: string) => {
-    const wrapped = offload ? [OVPN, 'run', program] : [program]
+  const begin = (netns: TestNetns, { program, offload, through = [] }: Side, config: string) => {
+    const wrapped = offload ? [...through, OVPN, 'run', program] : [...through, program]
     const args = ['netns', 'exec', netns.name, ...wrapped, '--config', config]
     const one = start('ip', args)
     running.push(one)
@@ -61,6 +66,7 @@ export function openLab(): Lab {
   return {
     server,
     client,
+    folder,
     startServer(side, transport) {
       const lines = [
         ...shared('server', side),
@@ -112,6 +118,12 @@ export async function ping(from: TestNetns, to: string, count = 5): Promise<numb
   const args = ['netns', 'exec', from.name, 'ping', '-n', '-q', '-i', '0.1', '-W', '2']
   const { stdout } = await run('ip', [...args, '-c', String(count), to])
   return Number(/([\d.]+)% packet loss/.exec(stdout)?.[1] ?? 100)
+}
+
+/** Resolves with the first packet through: the server sets the peer up a little after the client says that it is done. */
+export async function reached(lab: Lab): Promise<void> {
+  for (let i = 0; i < 20; i++) if ((await ping(lab.client, SERVER_VPN, 1)) === 0) return
+  assert.fail('no packet got through')
 }
 
 /** One TCP stream for `seconds` from the client to the server; Mbit/s received. */

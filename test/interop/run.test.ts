@@ -1,45 +1,15 @@
 /** `ovpn run` with real programs: OpenVPN 2.6 and 2.7 as server and client, and small programs for what it keeps as it was. */
 import assert from 'node:assert/strict'
-import { existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { OVPN, type Running, run, start } from '../command.ts'
-import { fetchOpenvpn27, Unavailable } from '../kernel/fetch.ts'
 import { openTestNetns, type TestNetns, withoutNamespaces } from '../namespace.ts'
-import { iperf, type Lab, openLab, ping, SERVER_VPN, type Side } from './openvpn.ts'
+import { iperf, type Lab, openLab, ping, reached, SERVER_VPN, type Side } from './openvpn.ts'
+import { programs, STARTED, until, withoutProgram } from './programs.ts'
 
-const OPENVPN_26 = '/usr/sbin/openvpn'
-const STARTED = /Initialization Sequence Completed/
 const OFFLOADED = /DCO device tun0 opened/
-
-const found27 = withoutNamespaces
-  ? undefined
-  : await fetchOpenvpn27().catch((error: Error) => {
-      if (error instanceof Unavailable) return error
-      throw error
-    })
-const programs: { [series: string]: string | undefined } = {
-  '2.6': existsSync(OPENVPN_26) ? OPENVPN_26 : undefined,
-  '2.7': found27 !== undefined && 'command' in found27 ? found27.command : undefined,
-}
-
-function withoutProgram(series: string): string | false {
-  if (withoutNamespaces) return withoutNamespaces
-  if (programs[series] !== undefined) return false
-  return series === '2.7' && found27 instanceof Unavailable
-    ? found27.message
-    : 'openvpn is not installed'
-}
-
-async function until(what: string, holds: () => boolean, seconds = 10): Promise<void> {
-  for (let i = 0; i < seconds * 20; i++) {
-    if (holds()) return
-    await sleep(50)
-  }
-  assert.fail(`${what}: not within ${seconds} s`)
-}
 
 const hasTunnel = (end: TestNetns) => end.ip('-br link').includes('tun0')
 
@@ -50,12 +20,6 @@ async function bytesReceived(server: Running): Promise<number> {
   const line = /CLIENT_LIST,client,[^,]*,[^,]*,[^,]*,(\d+),/
   await until('the status', () => line.test(server.stdout.slice(seen)))
   return Number(line.exec(server.stdout.slice(seen))![1])
-}
-
-/** The server sets the peer up a little after the client says that it is done. */
-async function reached(lab: Lab): Promise<void> {
-  for (let i = 0; i < 20; i++) if ((await ping(lab.client, SERVER_VPN, 1)) === 0) return
-  assert.fail('no packet got through')
 }
 
 describe('ovpn run, what stays as it was', { skip: withoutNamespaces }, () => {
