@@ -1,10 +1,15 @@
 /**
- * Two namespaces with a cable between them, and OpenVPN in both: a server with certificates made for the run, and clients;
- * each plain or under `ovpn run`. What is expected of them is the tests'.
+ * A server's namespace and those of its clients, a cable from it to each, and OpenVPN in them: with certificates made for
+ * the run; plain or under `ovpn run`. What is expected of them is the tests'.
+ *
+ *     server 192.0.2.1/28, 2001:db8:0:0::1/64  ──cable 0──  192.0.2.2,  2001:db8:0:0::2    first client's host
+ *            192.0.2.17/28, 2001:db8:0:1::1/64 ──cable 1──  192.0.2.18, 2001:db8:0:1::2    the next one's, and so on
+ *
+ * In the tunnel the server is 10.8.0.1 and, where a test asks for `server-ipv6 fd00:8::/64`, fd00:8::1.
  */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { OVPN, type Running, run, start } from '../command.ts'
@@ -16,34 +21,74 @@ export interface Side {
   program: string
   /** Whether under `ovpn run`. */
   offload: boolean
-  /** More of its configuration. */
+  /** Its name in its certificate; else `server` or `client`. */
+  name?: string
+  /** More of its configuration, after what it always has. */
   more?: string[]
   /** A command that starts all this, such as `setpriv` with its options. */
   through?: string[]
 }
 
+/** Of a client: where to. */
+export interface ClientSide extends Side {
+  host?: Host
+  /** Else the server's end of the cable. */
+  remote?: string
+  /** Whether it has a local port of its own, which `more` may name. */
+  bound?: boolean
+  port?: number
+}
+
+export type Transport = 'udp' | 'tcp' | 'udp6' | 'tcp6'
+
+/** Where a client is. */
+export interface Host {
+  readonly netns: TestNetns
+  /** Which cable it has to the server. */
+  readonly cable: number
+  /** The interface of the cable at the server. */
+  readonly serverDevice: string
+  /** The server's addresses on the cable, and the host's own. */
+  readonly server: Endpoint
+  readonly own: Endpoint
+}
+
+export interface Endpoint {
+  readonly ipv4: string
+  readonly ipv6: string
+}
+
 export interface Lab {
   readonly server: TestNetns
+  /** The namespace of the first client's host. */
   readonly client: TestNetns
+  readonly hosts: readonly Host[]
   /** Where configurations and certificates lie, and more may; removed with the lab. */
   readonly folder: string
-  startServer(side: Side, transport: 'udp' | 'tcp'): Running
-  startClient(side: Side, transport: 'udp' | 'tcp'): Running
+  addHost(): Host
+  startServer(side: Side, transport: Transport): Running
+  startClient(side: ClientSide, transport: Transport): Running
   close(): Promise<void>
 }
 
 const PORT = 1194
 export const SERVER_VPN = '10.8.0.1'
+export const SERVER_VPN6 = 'fd00:8::1'
+
+/** What OpenVPN says when it has offload. */
+export const OFFLOADED = /DCO device tun\d opened/
 
 export function openLab(): Lab {
   const server = openTestNetns('runs')
-  const client = openTestNetns('runc')
   const folder = mkdtempSync(join(tmpdir(), 'ovpn-interop-'))
-  server.ip(`link add veth0 type veth peer name veth0 netns ${client.name}`)
-  server.ip('addr add 192.0.2.1/24 dev veth0')
-  client.ip('addr add 192.0.2.2/24 dev veth0')
-  for (const end of [server, client]) end.ip('link set veth0 up')
-  createCertificates(folder)
+  createAuthority(folder)
+  const hosts: Host[] = []
+  const addHost = () => {
+    const host = openHost(server, hosts.length)
+    hosts.push(host)
+    return host
+  }
+  const first = addHost()
   const running: Running[] = []
   const begin = (netns: TestNetns, { program, offload, through = [] }: Side, config: string) => {
     const wrapped = offload ? [...through, OVPN, 'run', program] : [...through, program]
@@ -52,11 +97,14 @@ export function openLab(): Lab {
     running.push(one)
     return one
   }
-  const shared = (name: string, side: Side) => [
-    ...['dev tun', 'topology subnet', 'verb 3'],
-    ...[`ca ${folder}/ca.crt`, `cert ${folder}/${name}.crt`, `key ${folder}/${name}.key`],
-    ...['data-ciphers AES-256-GCM:CHACHA20-POLY1305', ...(side.more ?? [])],
-  ]
+  const shared = (usage: Usage, { name = usage, more = [] }: Side) => {
+    createCertificate(folder, name, usage)
+    return [
+      ...['dev tun', 'topology subnet', 'verb 3'],
+      ...[`ca ${folder}/ca.crt`, `cert ${folder}/${name}.crt`, `key ${folder}/${name}.key`],
+      ...['data-ciphers AES-256-GCM:CHACHA20-POLY1305', ...more],
+    ]
+  }
   let configs = 0
   const write = (lines: string[]) => {
     const path = join(folder, `${configs++}.conf`)
@@ -64,80 +112,153 @@ export function openLab(): Lab {
     return path
   }
   return {
-    server,
-    client,
-    folder,
+    ...{ server, client: first.netns, hosts, folder, addHost },
     startServer(side, transport) {
       const lines = [
+        ...[`proto ${protocol(transport, 'server')}`, `port ${PORT}`, 'dh none'],
+        ...['server 10.8.0.0 255.255.255.0', 'keepalive 1 10', 'status-version 2'],
         ...shared('server', side),
-        ...[`proto ${transport === 'udp' ? 'udp' : 'tcp-server'}`, `port ${PORT}`, 'dh none'],
-        ...['server 10.8.0.0 255.255.255.0', 'keepalive 1 10'],
-        'status-version 2',
       ]
       return begin(server, side, write(lines))
     },
     startClient(side, transport) {
+      const { host = first, bound = false, port = PORT } = side
+      const remote = side.remote ?? (isIpv6(transport) ? host.server.ipv6 : host.server.ipv4)
       const lines = [
-        ...shared('client', side),
-        ...['client', 'nobind', `remote 192.0.2.1 ${PORT}`, 'connect-retry 1 1'],
-        ...[`proto ${transport === 'udp' ? 'udp' : 'tcp-client'}`, 'remote-cert-tls server'],
+        ...['client', ...(bound ? [] : ['nobind']), `remote ${remote} ${port}`],
+        ...[`proto ${protocol(transport, 'client')}`, 'connect-retry 1 1'],
+        ...['remote-cert-tls server', ...shared('client', side)],
       ]
-      return begin(client, side, write(lines))
+      return begin(host.netns, side, write(lines))
     },
     async close() {
       for (const one of running) if (one.status === null) one.kill('SIGTERM')
       await Promise.all(running.map(({ ended }) => ended))
+      for (const { netns } of hosts) netns[Symbol.dispose]()
       server[Symbol.dispose]()
-      client[Symbol.dispose]()
       rmSync(folder, { recursive: true })
     },
   }
 }
 
-/** A CA, and certificates `server` and `client` of it. */
-function createCertificates(folder: string): void {
-  const openssl = (...args: string[]) =>
-    execFileSync('openssl', args, { cwd: folder, stdio: 'pipe' })
-  const ec = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2']
-  openssl('req', '-x509', ...ec, '-subj', '/CN=ca', '-keyout', 'ca.key', '-out', 'ca.crt')
-  for (const name of ['server', 'client']) {
-    writeFileSync(
-      join(folder, 'usage'),
-      `extendedKeyUsage=${name}Auth\nkeyUsage=digitalSignature\n`,
-    )
-    openssl('req', ...ec, '-subj', `/CN=${name}`, '-keyout', `${name}.key`, '-out', `${name}.csr`)
-    openssl(
-      ...['x509', '-req', '-in', `${name}.csr`, '-CA', 'ca.crt', '-CAkey', 'ca.key', '-days', '2'],
-      ...['-CAcreateserial', '-extfile', 'usage', '-out', `${name}.crt`],
-    )
-  }
+const isIpv6 = (transport: Transport) => transport.endsWith('6')
+
+function protocol(transport: Transport, role: 'server' | 'client'): string {
+  return transport.startsWith('udp') ? transport : `${transport}-${role}`
 }
 
-/** Packets lost of `count`, in percent. */
-export async function ping(from: TestNetns, to: string, count = 5): Promise<number> {
+function openHost(server: TestNetns, cable: number): Host {
+  const netns = openTestNetns('runc')
+  const serverDevice = `veth${cable}`
+  server.ip(`link add ${serverDevice} type veth peer name veth0 netns ${netns.name}`)
+  const end = (which: number): Endpoint => ({
+    ipv4: `192.0.2.${cable * 16 + which}`,
+    ipv6: `2001:db8:0:${cable}::${which}`,
+  })
+  const ends: [TestNetns, string, Endpoint][] = [
+    [server, serverDevice, end(1)],
+    [netns, 'veth0', end(2)],
+  ]
+  for (const [at, device, { ipv4, ipv6 }] of ends) {
+    at.ip(`addr add ${ipv4}/28 dev ${device}`)
+    at.ip(`addr add ${ipv6}/64 dev ${device} nodad`)
+    at.ip(`link set ${device} up`)
+  }
+  return { netns, cable, serverDevice, server: end(1), own: end(2) }
+}
+
+type Usage = 'server' | 'client'
+
+const EC = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes']
+
+function openssl(folder: string, ...args: string[]): void {
+  execFileSync('openssl', args, { cwd: folder, stdio: 'pipe' })
+}
+
+function createAuthority(folder: string): void {
+  const about = ['-x509', '-subj', '/CN=ca', '-days', '2']
+  openssl(folder, 'req', ...about, ...EC, '-keyout', 'ca.key', '-out', 'ca.crt')
+}
+
+/** `name`.crt and `name`.key in the folder, where they are not there yet. */
+function createCertificate(folder: string, name: string, usage: Usage): void {
+  if (existsSync(join(folder, `${name}.crt`))) return
+  const extensions = `extendedKeyUsage=${usage}Auth\nkeyUsage=digitalSignature\n`
+  writeFileSync(join(folder, 'usage'), extensions)
+  const request = ['-subj', `/CN=${name}`, '-keyout', `${name}.key`, '-out', `${name}.csr`]
+  openssl(folder, 'req', ...EC, ...request)
+  openssl(
+    ...[folder, 'x509', '-req', '-in', `${name}.csr`, '-CA', 'ca.crt', '-CAkey', 'ca.key'],
+    ...['-days', '2', '-CAcreateserial', '-extfile', 'usage', '-out', `${name}.crt`],
+  )
+}
+
+/** Packets lost of `count`, in percent; `more` are options of ping. */
+export async function ping(
+  from: TestNetns,
+  to: string,
+  count = 5,
+  more: string[] = [],
+): Promise<number> {
   const args = ['netns', 'exec', from.name, 'ping', '-n', '-q', '-i', '0.1', '-W', '2']
-  const { stdout } = await run('ip', [...args, '-c', String(count), to])
+  const { stdout } = await run('ip', [...args, '-c', String(count), ...more, to])
   return Number(/([\d.]+)% packet loss/.exec(stdout)?.[1] ?? 100)
 }
 
 /** Resolves with the first packet through: the server sets the peer up a little after the client says that it is done. */
 export async function reached(lab: Lab): Promise<void> {
-  for (let i = 0; i < 20; i++) if ((await ping(lab.client, SERVER_VPN, 1)) === 0) return
-  assert.fail('no packet got through')
+  await answers(lab.client, SERVER_VPN)
+}
+
+/** Resolves with the first packet through, from anywhere to any address. */
+export async function answers(from: TestNetns, to: string): Promise<void> {
+  for (let i = 0; i < 20; i++) if ((await ping(from, to, 1)) === 0) return
+  assert.fail(`no packet got through to ${to}`)
 }
 
 /** One TCP stream for `seconds` from the client to the server; Mbit/s received. */
 export async function iperf(lab: Lab, seconds: number, reverse = false): Promise<number> {
-  const sink = start('ip', ['netns', 'exec', lab.server.name, 'iperf3', '-s', '-1', '--forceflush'])
+  const ends = { from: lab.client, to: lab.server, address: SERVER_VPN }
+  const { bits_per_second } = await stream(ends, [
+    ...['-t', String(seconds)],
+    ...(reverse ? ['-R'] : []),
+  ])
+  return bits_per_second / 1e6
+}
+
+export interface Ends {
+  from: TestNetns
+  to: TestNetns
+  /** Of `to`. */
+  address: string
+}
+
+/** One TCP stream of `bytes`; what was received. */
+export async function transfer(ends: Ends, bytes: number): Promise<number> {
+  const received = await stream(ends, ['-n', String(bytes)])
+  return received.bytes
+}
+
+interface Received {
+  bytes: number
+  bits_per_second: number
+}
+
+async function stream({ from, to, address }: Ends, options: string[]): Promise<Received> {
+  const sink = start('ip', ['netns', 'exec', to.name, 'iperf3', '-s', '-1', '--forceflush'])
   await sink.says(/listening/)
-  const more = reverse ? ['-R'] : []
   const { stdout } = await run('ip', [
-    ...['netns', 'exec', lab.client.name, 'iperf3', '-J', '-c', SERVER_VPN],
-    ...['-t', String(seconds), '--connect-timeout', '5000', ...more],
+    ...['netns', 'exec', from.name, 'iperf3', '-J', '-c', address, '--connect-timeout', '5000'],
+    ...options,
   ])
   sink.kill('SIGTERM')
   await sink.ended
   const { end, error } = JSON.parse(stdout)
   if (error !== undefined) throw new Error(error)
-  return end.sum_received.bits_per_second / 1e6
+  return end.sum_received
+}
+
+/** How often OpenVPN has said it. */
+export function times(running: Running, pattern: RegExp): number {
+  return (running.stdout.match(new RegExp(pattern, 'g')) ?? []).length
 }

@@ -23,13 +23,14 @@ export const programs: { [series: string]: string | undefined } = {
   '2.7': found27 !== undefined && 'command' in found27 ? found27.command : undefined,
 }
 
-/** Why a series cannot be tested here; false when it can. */
-export function withoutProgram(series: string): string | false {
+/** Why tests with all of these series cannot run here; false when they can. */
+export function withoutProgram(...series: string[]): string | false {
   if (withoutNamespaces) return withoutNamespaces
-  if (programs[series] !== undefined) return false
-  return series === '2.7' && found27 instanceof Unavailable
+  const missing = series.find((one) => programs[one] === undefined)
+  if (missing === undefined) return false
+  return missing === '2.7' && found27 instanceof Unavailable
     ? found27.message
-    : 'openvpn is not installed'
+    : `OpenVPN ${missing} is not installed`
 }
 
 /** Resolves once it holds; fails when it takes too long. */
