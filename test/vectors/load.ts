@@ -190,6 +190,16 @@ export interface VectorFiles {
   }
   'key-method-2': { cases: KeyMessageCase[] }
   prf: PrfVectors
+  mtu: {
+    occ_link_mtu: {
+      transport: 'udp' | 'tcp'
+      tls: boolean
+      cipher: string
+      auth: string
+      tun_mtu: number
+      link_mtu: number
+    }[]
+  }
   reliability: ReliabilityVectors
   'live-sessions': { sessions: LiveSession[] }
 }
