@@ -22,10 +22,10 @@ import { openUdp } from '../platform/udp.ts'
 import { createDriver, type LocalDriver } from '../runtime/driver.ts'
 import { originOfNetns } from '../runtime/origin.ts'
 import type { Cipher, Link } from '../uapi/types.ts'
+import { dataKeys, KEY2_BYTES } from '../wire/keys.ts'
 import { type Environment, randomWord } from './compose.ts'
 import { attempt, CliError } from './errors.ts'
 import { formatBytes, formatRate, formatShow } from './format.ts'
-import { KEY_FILE_BYTES, keyDirections } from './key-file.ts'
 import { Namespace } from './network.ts'
 import { withExamples } from './options.ts'
 import { missingForDemo } from './requirements.ts'
@@ -271,18 +271,18 @@ class Demo {
     slot: 'primary' | 'secondary',
     keyId: number,
   ): Promise<void> {
-    const key = this.#environment.randomBytes(KEY_FILE_BYTES)
+    const key = this.#environment.randomBytes(KEY2_BYTES)
     const ends = [
-      { side: sides.get('server')!, direction: 1 },
-      { side: sides.get(one.name)!, direction: 0 },
+      { side: sides.get('server')!, role: 'server' },
+      { side: sides.get(one.name)!, role: 'client' },
     ] as const
-    for (const { side, direction } of ends) {
+    for (const { side, role } of ends) {
       await side.client.keyNew(side.link.ifindex, {
         peerId: one.peerId,
         slot,
         keyId,
         cipherAlg: one.cipher,
-        ...keyDirections(key, direction, KEY_BYTES),
+        ...dataKeys(key, role, KEY_BYTES),
       })
     }
     key.fill(0)

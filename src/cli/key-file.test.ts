@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { formatKeyFile, keyDirections, parseKeyFile } from './key-file.ts'
+import { formatStaticKey } from '../wire/static-key.ts'
+import { parseKeyFile } from './key-file.ts'
 
 /** Byte `i` is `i`: every part is told by its first byte. */
 const key = Uint8Array.from({ length: 256 }, (_, i) => i)
@@ -10,7 +11,7 @@ const hex = Buffer.from(key).toString('hex')
 describe('parseKeyFile', () => {
   const good: [content: Uint8Array, why: string][] = [
     [key, 'raw bytes'],
-    [encode(formatKeyFile(key)), "OpenVPN's frame"],
+    [encode(formatStaticKey(key)), "OpenVPN's frame"],
     [encode(hex), 'one long line'],
     [encode(`# mine\r\n\r\n${hex.slice(0, 100)}\r\n${hex.slice(100).toUpperCase()}\r\n`), 'CRLF'],
     [encode(`${hex.slice(0, 101)}\n${hex.slice(101)}`), 'a line that ends within a byte'],
@@ -35,29 +36,5 @@ describe('parseKeyFile', () => {
       () => parseKeyFile(encode('secret-password')),
       (error: Error) => !error.message.includes('secret'),
     )
-  })
-})
-
-describe('keyDirections', () => {
-  it('direction 0 sends with the first half: a client', () => {
-    const { encryptDir, decryptDir } = keyDirections(key, 0, 32)
-    assert.deepEqual([encryptDir.cipherKey[0], encryptDir.nonceTail[0]], [0, 64])
-    assert.deepEqual([decryptDir.cipherKey[0], decryptDir.nonceTail[0]], [128, 192])
-  })
-
-  it('direction 1 is the other end of it', () => {
-    const client = keyDirections(key, 0, 16)
-    const server = keyDirections(key, 1, 16)
-    assert.deepEqual(server.encryptDir, client.decryptDir)
-    assert.deepEqual(server.decryptDir, client.encryptDir)
-    assert.equal(server.encryptDir.cipherKey.length, 16)
-    assert.equal(server.encryptDir.nonceTail.length, 8)
-  })
-
-  it('gives copies: wiping the file leaves them', () => {
-    const file = key.slice()
-    const { encryptDir } = keyDirections(file, 1, 32)
-    file.fill(0)
-    assert.equal(encryptDir.cipherKey[0], 128)
   })
 })

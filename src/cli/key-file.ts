@@ -1,22 +1,9 @@
 /**
  * Files of key material: the 256 bytes that OpenVPN calls key2, raw or as hexadecimal lines (with or without the frame of
- * `openvpn --genkey secret`), and which of them a direction uses. Pure; reading and writing files is key.ts's.
- *
- *     | client → server: cipher 64 | hmac 64 | server → client: cipher 64 | hmac 64 |      sizes in bytes
- *
- * Of a cipher part the front is the key, of an hmac part the first 8 bytes are the end of the nonce.
- * Source: OpenVPN's data channel, key material (data-channel, 2).
+ * `openvpn --genkey secret`). What a direction takes of them is wire/keys.ts's, how they are written wire/static-key.ts's.
  */
-import { NONCE_TAIL_BYTES } from '../uapi/spec.ts'
-import type { KeyDir } from '../uapi/types.ts'
 
 export const KEY_FILE_BYTES = 256
-const HALF_BYTES = 128
-const PART_BYTES = 64
-const LINE_BYTES = 16
-
-const BEGIN = '-----BEGIN OpenVPN Static key V1-----'
-const END = '-----END OpenVPN Static key V1-----'
 
 /**
  * The 256 bytes of a key file; a copy, to be wiped by the caller.
@@ -48,33 +35,4 @@ export function parseKeyFile(content: Uint8Array): Uint8Array {
     throw new Error(`${2 * KEY_FILE_BYTES} hexadecimal digits expected, not ${digits}`)
   }
   return key
-}
-
-/** Text of a key file, as `openvpn --genkey secret` writes it. */
-export function formatKeyFile(key: Uint8Array): string {
-  const lines: string[] = []
-  for (let at = 0; at < KEY_FILE_BYTES; at += LINE_BYTES) {
-    lines.push(Buffer.from(key.subarray(at, at + LINE_BYTES)).toString('hex'))
-  }
-  return ['#', '# 2048 bit OpenVPN static key', '#', BEGIN, ...lines, END, ''].join('\n')
-}
-
-/**
- * The key material of both directions, copied out. Direction 0 is the client's end, which sends with the first
- * half; direction 1 the server's.
- */
-export function keyDirections(
-  key: Uint8Array,
-  direction: 0 | 1,
-  keyBytes: number,
-): { encryptDir: KeyDir; decryptDir: KeyDir } {
-  const half = (index: number): KeyDir => {
-    const cipher = index * HALF_BYTES
-    const hmac = cipher + PART_BYTES
-    return {
-      cipherKey: key.slice(cipher, cipher + keyBytes),
-      nonceTail: key.slice(hmac, hmac + NONCE_TAIL_BYTES),
-    }
-  }
-  return { encryptDir: half(direction), decryptDir: half(1 - direction) }
 }

@@ -4,11 +4,13 @@ import { Command, Option } from 'commander'
 import { json } from '../uapi/dialects/json.ts'
 import { EPOCH_SECRET_BYTES, keyFormat, keySlot } from '../uapi/spec.ts'
 import type { KeyFormat, KeyInfo, Slot } from '../uapi/types.ts'
+import { dataKeys } from '../wire/keys.ts'
+import { formatStaticKey } from '../wire/static-key.ts'
 import { type CipherChoice, cipher, device, direction, keyId, peerId } from './arguments.ts'
 import type { Environment } from './compose.ts'
 import { attempt, CliError, EXIT } from './errors.ts'
 import { formatKeyInfo, toJson } from './format.ts'
-import { formatKeyFile, KEY_FILE_BYTES, keyDirections, parseKeyFile } from './key-file.ts'
+import { KEY_FILE_BYTES, parseKeyFile } from './key-file.ts'
 import {
   type DriverOptions,
   findLink,
@@ -67,7 +69,8 @@ export function keyCommand(environment: Environment): Command {
       const { format } = options
       const keySize = options.cipher.keyBytes
       const epoch = format === 'epoch'
-      const directions = keyDirections(key, options.direction, epoch ? EPOCH_SECRET_BYTES : keySize)
+      const role = options.direction === 0 ? 'client' : 'server'
+      const directions = dataKeys(key, role, epoch ? EPOCH_SECRET_BYTES : keySize)
       key.fill(0)
       try {
         await useDriver(environment, options, async (driver) => {
@@ -145,7 +148,7 @@ export function keyCommand(environment: Environment): Command {
     .argument('[file]', 'a new file, readable by its owner only; - for stdout', '-')
     .action((file: string) => {
       const key = environment.randomBytes(KEY_FILE_BYTES)
-      const text = formatKeyFile(key)
+      const text = formatStaticKey(key)
       key.fill(0)
       if (file === '-') return environment.print(text.trimEnd())
       try {
