@@ -17,7 +17,7 @@ function setUp(options: Partial<ManagementOptions> = {}, target: Partial<Managem
     {
       title: 'ovpn 1.0',
       pid: 42,
-      status: () => ({ title: 'ovpn 1.0', now: date, clients: [] }),
+      status: async () => ({ title: 'ovpn 1.0', now: date, clients: [] }),
       load: async () => ({ clients: 2, bytesIn: 30, bytesOut: 40 }),
       bytes: async () => [
         { id: 0, bytesIn: 10, bytesOut: 11 },
@@ -93,7 +93,6 @@ describe('Management', () => {
     ['hold on', 'SUCCESS: hold flag set to ON', 'set'],
     ['hold maybe', "ERROR: expected on or off, not 'maybe'", 'neither'],
     ['signal SIGKILL', "ERROR: signal 'SIGKILL' is not known", 'not one of four'],
-    ['status 4', "ERROR: expected a number from 1 to 3, not '4'", 'no such form'],
     ['kill "a b', 'ERROR: a quotation mark is not closed', 'broken quoting'],
     ['kill "a \\"b"', "SUCCESS: 2 client(s) killed: 'a \"b'", 'quoted'],
     ['client-kill 3', 'ERROR: there is no such client, or nothing is asked of it', 'nobody'],
@@ -195,8 +194,17 @@ describe('Management', () => {
     assert.notEqual(set.connect(), undefined)
   })
 
+  it('tells who is connected, in the form that is asked for', async () => {
+    assert.deepEqual(ask('status 4'), [])
+    assert.deepEqual(ask('status 2'), [])
+    await new Promise((resolve) => setImmediate(resolve))
+    const [refused, title, ...lines] = set.taken()
+    assert.equal(refused, "ERROR: expected a number from 1 to 3, not '4'")
+    assert.equal(title, 'TITLE,ovpn 1.0')
+    assert.equal(lines.at(-1), 'END')
+  })
+
   it('ends a connection that never ends its line', () => {
-    ask('x'.repeat(20_000).slice(0, 100))
     const other = setUp()
     other.connect()!.receive('x'.repeat(20_000))
     assert.ok(other.isClosed())

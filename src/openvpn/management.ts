@@ -10,7 +10,7 @@
  * Source: OpenVPN's doc/management-notes.txt and src/openvpn/manage.c.
  */
 import { timingSafeEqual } from 'node:crypto'
-import { type ServerStatus, statusLines } from './status.ts'
+import { type ServerStatus, type StatusVersion, statusLines } from './status.ts'
 
 /** What is told of one client's connection: its environment as scripts get it. */
 export type ClientEnvironment = Readonly<Record<string, string>>
@@ -35,7 +35,7 @@ export interface ManagementTarget {
   /** `OpenVPN …`-like title of the program. */
   readonly title: string
   readonly pid: number
-  status(): ServerStatus | undefined
+  status(): Promise<ServerStatus | undefined>
   /** Of a client: its counters as name and value. */
   statistics?(): readonly (readonly [name: string, value: number])[]
   load(): Promise<{ clients: number; bytesIn: number; bytesOut: number }>
@@ -486,9 +486,10 @@ const COMMANDS: Readonly<Record<string, Command>> = {
   status: {
     args: [0, 1],
     help: 'status [1|2|3]: who is connected',
-    run({ target }, [version = '1']) {
-      const status = target.status()
-      if (status !== undefined) return statusLines(status, whole(version, 1, 3) as 1 | 2 | 3)
+    async run({ target }, [version = '1']) {
+      const form = whole(version, 1, 3) as StatusVersion
+      const status = await target.status()
+      if (status !== undefined) return statusLines(status, form)
       const statistics = target.statistics?.() ?? []
       return ['OpenVPN STATISTICS', ...statistics.map((pair) => pair.join(',')), 'END']
     },
