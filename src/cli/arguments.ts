@@ -4,7 +4,7 @@
  */
 import { InvalidArgumentError } from 'commander'
 import { formatAddress, parseAddress } from '../netlink/route.ts'
-import { KEEPALIVE_MAX, NAME_MAX, PEER_ID_MAX } from '../uapi/spec.ts'
+import { KEEPALIVE_MAX, MSSFIX_MAX, NAME_MAX, PEER_ID_MAX } from '../uapi/spec.ts'
 import type { Cipher } from '../uapi/types.ts'
 
 /** An address and a port. `zone`: the interface (name or index) of a link-local address. */
@@ -34,6 +34,11 @@ export function keyId(text: string): number {
 
 export function mtu(text: string): number {
   return integer(text, 68, 65_535, 'An MTU in bytes')
+}
+
+/** Bytes of a packet outside, that TCP inside is to fit. */
+export function mssfix(text: string): number {
+  return integer(text, 0, MSSFIX_MAX, 'A number of bytes')
 }
 
 /** Threads of a device. */

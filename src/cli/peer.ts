@@ -15,6 +15,7 @@ import {
   hostPort,
   keepalive,
   listenAt,
+  mssfix,
   peerId,
 } from './arguments.ts'
 import type { Driver, Environment } from './compose.ts'
@@ -37,6 +38,7 @@ interface ChangeOptions extends DriverOptions {
   local?: string
   keepalive?: { interval: number; timeout: number }
   txId?: number
+  mssfix?: number
 }
 
 interface NewOptions extends ChangeOptions {
@@ -58,6 +60,11 @@ function withChanges(command: Command): Command {
       keepalive,
     )
     .option('--tx-id <n>', 'what packets to the peer carry; else its id', peerId)
+    .option(
+      '--mssfix <bytes>',
+      'make TCP inside fit packets of so many bytes outside, and the path (UDP only)',
+      mssfix,
+    )
 }
 
 export function peerCommand(environment: Environment): Command {
@@ -179,7 +186,7 @@ function checkTransport(options: NewOptions): void {
 
 /** The attributes that the options name. Throws a CliError where they contradict each other. */
 function changes(options: ChangeOptions): Omit<PeerSet, 'id'> {
-  const { remote, vpnIp = [], local, keepalive, txId } = options
+  const { remote, vpnIp = [], local, keepalive, txId, mssfix } = options
   const change: Omit<PeerSet, 'id'> = {}
   if (remote !== undefined) {
     if (remote.address.includes(':')) change.remoteIpv6 = remote.address
@@ -200,6 +207,7 @@ function changes(options: ChangeOptions): Omit<PeerSet, 'id'> {
     change.keepaliveTimeout = keepalive.timeout
   }
   if (txId !== undefined) change.txId = txId
+  if (mssfix !== undefined) change.mssfix = mssfix
   return change
 }
 

@@ -11,7 +11,8 @@ import { openOwnNetns } from '../platform/netns.ts'
 import { Listener } from '../platform/seccomp.ts'
 import { createDriver } from '../runtime/driver.ts'
 import { originOfNetns } from '../runtime/origin.ts'
-import { workers } from './arguments.ts'
+import { MSSFIX_MAX } from '../uapi/spec.ts'
+import { mssfix, workers } from './arguments.ts'
 import { type Environment, randomWord } from './compose.ts'
 import { CliError } from './errors.ts'
 import { withExamples } from './options.ts'
@@ -21,6 +22,7 @@ interface Options {
   fallback?: true
   verbose?: true
   workers: number
+  mssfix: number
 }
 
 export function runCommand(environment: Environment): Command {
@@ -32,6 +34,12 @@ export function runCommand(environment: Environment): Command {
     .argument('[args...]', 'its arguments')
     .option('--fallback', 'run it plainly where the driver cannot be had')
     .option('--workers <n>', 'threads of an interface', workers, 1)
+    .option(
+      '--mssfix <bytes>',
+      'make TCP inside fit packets of so many bytes outside, and the path; 0: leave it alone',
+      mssfix,
+      MSSFIX_MAX,
+    )
     .option('-v, --verbose', 'tell on standard error what the driver does')
     .passThroughOptions()
     .action((command: string, args: string[], options: Options) => {
@@ -41,6 +49,7 @@ export function runCommand(environment: Environment): Command {
         prepare([
           ...ownCommand(),
           ...[SUPERVISE, '--workers', String(options.workers)],
+          ...(options.mssfix === MSSFIX_MAX ? [] : ['--mssfix', String(options.mssfix)]),
           ...(options.verbose ? ['--verbose'] : []),
         ])
       } catch (error) {
@@ -70,7 +79,8 @@ export function superviseCommand(environment: Environment): Command {
   return new Command(SUPERVISE)
     .argument('<pid>', 'of the launcher', Number)
     .argument('<fd>', 'a descriptor that it has', Number)
-    .option('--workers <n>', '', workers, 1)
+    .requiredOption('--workers <n>', '', workers)
+    .option('--mssfix <bytes>', '', mssfix, MSSFIX_MAX)
     .option('--verbose')
     .action(async (pid: number, fd: number, options: SuperviseOptions) => {
       // The program decides when it ends: what ends its whole group or session must not come first.
@@ -87,6 +97,7 @@ export function superviseCommand(environment: Environment): Command {
 
 interface SuperviseOptions {
   workers: number
+  mssfix: number
   verbose?: true
 }
 
@@ -115,7 +126,11 @@ async function supervise(
   const supervisor = new Supervisor({
     listener,
     watch,
-    openChannel: (protocol, program) => driver.server.channel(protocol, program),
+    async openChannel(protocol, program) {
+      const channel = driver.server.channel(protocol, program)
+      if (protocol === 'generic') await channel.setOption('mssfix', options.mssfix)
+      return channel
+    },
     log: note,
   })
   const netns = openOwnNetns()

@@ -8,7 +8,8 @@
  * program does with its socket by other calls than send:
  *
  *     0x8 open      | protocol 4 |            first of all: 0 route, 16 generic; the port id is that of the answer
- *     0x9 option    | option 4 | value 4 |    SOL_NETLINK's numbers, and 0x100: the port id that bind() asks for
+ *     0x9 option    | option 4 | value 4 |    SOL_NETLINK's numbers; 0x100: the port id that bind() asks for;
+ *                                          0x101: the mssfix of peers that are added without
  *
  * Each is answered by an ACK or an error, as if NLM_F_ACK were set. Datagram borders do not survive: a reader gets each
  * message as a datagram. A reader too slow for its notifications gets an NLMSG_OVERRUN message in place of those lost,
@@ -30,8 +31,17 @@ import { ApiError, errnoName } from '../uapi/errno.ts'
 
 export type Protocol = 'route' | 'generic'
 
-/** The groups of memberships are numbers; `ext-ack` and `cap-ack` are 0 or 1; `port-id` is what bind() sets. */
-export type ChannelOption = 'add-membership' | 'drop-membership' | 'cap-ack' | 'ext-ack' | 'port-id'
+/**
+ * The groups of memberships are numbers; `ext-ack` and `cap-ack` are 0 or 1; `port-id` is what bind() sets; `mssfix` is of
+ * peers that are added without.
+ */
+export type ChannelOption =
+  | 'add-membership'
+  | 'drop-membership'
+  | 'cap-ack'
+  | 'ext-ack'
+  | 'port-id'
+  | 'mssfix'
 
 export interface ChannelListener {
   /** A datagram came; it is the listener's. */
@@ -63,6 +73,7 @@ const OPTIONS: { readonly [O in ChannelOption]: number } = {
   'cap-ack': 10,
   'ext-ack': 11,
   'port-id': 0x100,
+  mssfix: 0x101,
 }
 /** Longest message: far beyond any of the API, and what a stalled connection may hold in memory. */
 const MAX_MESSAGE_BYTES = 1 << 20

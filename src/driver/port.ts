@@ -40,6 +40,8 @@ export class Port {
   portId: number
   extAck = false
   capAck = false
+  /** Of peers that are added without. */
+  mssfix: number | undefined
   readonly groups = new Set<number>()
   readonly #options: PortOptions
   readonly #requests: PortRequest[] = []

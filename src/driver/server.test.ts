@@ -125,6 +125,35 @@ describe('families', () => {
   })
 })
 
+describe("a channel's mssfix", () => {
+  const peerNew = (name: DialectName, mssfix?: number) =>
+    dialects[name].encodeRequest({
+      command: 'peer-new',
+      args: { ifindex: 7, peer: { id: 3, socket: 6, ...(mssfix !== undefined && { mssfix }) } },
+    })
+
+  for (const name of names) {
+    it(`${name}: is that of peers that are added without`, async () => {
+      const { backend, generic } = start()
+      const { id } = await generic.family(name)
+      await generic.ask(id, NLM_F.ACK, peerNew(name))
+      await generic.channel.setOption('mssfix', 1400)
+      await generic.ask(id, NLM_F.ACK, peerNew(name))
+      await generic.ask(id, NLM_F.ACK, peerNew(name, 0))
+      const asked = backend.asked.map(({ request }) =>
+        request.command === 'peer-new' ? request.args.peer.mssfix : request.command,
+      )
+      assert.deepEqual(asked, [undefined, 1400, 0])
+    })
+  }
+
+  it('is 65535 at most', async () => {
+    const { generic } = start()
+    await generic.channel.setOption('mssfix', 65535)
+    await assert.rejects(generic.channel.setOption('mssfix', 65536), { errno: 'EINVAL' })
+  })
+})
+
 describe('a request', () => {
   for (const name of names) {
     it(`${name}: reply and ACK are two datagrams`, async () => {

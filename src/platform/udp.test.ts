@@ -25,7 +25,14 @@ import { netnsId } from './netns.ts'
 import { encodeAddress } from './sockaddr.ts'
 import { getOption, setOption } from './sockopt.ts'
 import { listenTcp } from './tcp.ts'
-import { inspectSocket, type JoinedUdp, joinUdp, openUdp, parseClosedSockets } from './udp.ts'
+import {
+  inspectSocket,
+  type JoinedUdp,
+  joinUdp,
+  openUdp,
+  parseClosedSockets,
+  pathMtu,
+} from './udp.ts'
 
 const os = openLibc()
 const skip = withoutNamespaces
@@ -370,5 +377,51 @@ describe('openUdp', () => {
     using first = openUdp('127.0.0.1', 0)
     assert.equal(getOption(os, first.fd, SOL_SOCKET, SO_REUSEPORT, ''), 0)
     assert.throws(() => openUdp('127.0.0.1', first.port), { code: 'EADDRINUSE' })
+  })
+})
+
+describe('pathMtu', { skip }, () => {
+  it('is that of the route, in the namespace of the socket', () => {
+    using netns = openTestNetns(part)
+    netns.ip('link add d0 type veth peer name p0')
+    netns.ip('link set p0 up')
+    netns.ip('link set d0 mtu 1400 up')
+    netns.ip('addr add 192.0.2.1/24 dev d0')
+    netns.ip('addr add 2001:db8::1/64 dev d0 nodad')
+    netns.ip('route add 198.51.100.0/24 via 192.0.2.9 mtu 1300')
+    netns.ip('link add d1 type veth peer name p1')
+    netns.ip('link set p1 up')
+    netns.ip('link set d1 mtu 9000 up')
+    netns.ip('addr add 203.0.113.1/24 dev d1')
+    using socket = openUdp('::', 0, { netns: netns.fd })
+    const rows: [address: string, mtu: number | undefined, why: string][] = [
+      ['192.0.2.2', 1400, "the interface's"],
+      ['2001:db8::2', 1400, 'of IPv6 as well'],
+      ['198.51.100.1', 1300, "the route's own"],
+      ['203.0.113.2', 9000, 'larger than an Ethernet frame'],
+      ['8.8.8.8', undefined, 'no route leads there'],
+    ]
+    for (const [address, mtu, why] of rows) {
+      assert.equal(pathMtu(socket.fd, { address, port: 9, scope: 0 }), mtu, why)
+    }
+  })
+
+  it('is of the interface that the socket is bound to', () => {
+    using netns = openTestNetns(part)
+    for (const [name, mtu, address] of [
+      ['d0', 1400, '192.0.2.1'],
+      ['d1', 1300, '192.0.2.2'],
+    ]) {
+      netns.ip(`link add ${name} type veth peer name p${name}`)
+      netns.ip(`link set p${name} up`)
+      netns.ip(`link set ${name} mtu ${mtu} up`)
+      netns.ip(`addr add ${address}/24 dev ${name}`)
+    }
+    using socket = openUdp('0.0.0.0', 0, { netns: netns.fd })
+    const to = { address: '192.0.2.9', port: 9, scope: 0 }
+    assert.equal(pathMtu(socket.fd, to), 1400)
+    const name = blockOfText('d1')
+    assert.equal(os.setsockopt(socket.fd, SOL_SOCKET, SO_BINDTODEVICE, name.base, 2), 0)
+    assert.equal(pathMtu(socket.fd, to), 1300)
   })
 })

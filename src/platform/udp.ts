@@ -12,6 +12,7 @@ import {
   E,
   INET_DIAG_MSG,
   INET_DIAG_REQ,
+  IP_MTU,
   IP_MTU_DISCOVER,
   IP_PKTINFO,
   IP_PMTUDISC_DONT,
@@ -19,6 +20,7 @@ import {
   IPPROTO_IPV6,
   IPPROTO_TCP,
   IPPROTO_UDP,
+  IPV6_MTU,
   IPV6_MTU_DISCOVER,
   IPV6_RECVPKTINFO,
   IPV6_V6ONLY,
@@ -67,7 +69,7 @@ import {
   receiveNetlink,
 } from './netlink.ts'
 import { inNetns, netnsId, statFd } from './netns.ts'
-import { encodeAddress, nameOf } from './sockaddr.ts'
+import { encodeAddress, nameOf, type SocketAddress } from './sockaddr.ts'
 import {
   getBytesOption,
   getOption,
@@ -342,14 +344,7 @@ function openMember(
     const owner = statFd(userFd, os).getUint32(STATX.uid, true)
     check(os.fchown(fd, owner, 0xffffffff), 'fchown', attempt)
     set(SOL_SOCKET, SO_REUSEPORT, 1)
-    const device = getBytesOption(os, userFd, SOL_SOCKET, SO_BINDTODEVICE, 16, attempt).u8
-    if (device.length > 0) {
-      const block = createBlock(device.length)
-      block.u8.set(device)
-      const bound = os.setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, block.base, device.length)
-      check(bound, 'setsockopt', attempt)
-    }
-    copy(SOL_SOCKET, SO_MARK)
+    copyRouting(os, userFd, fd, attempt)
     copy(SOL_SOCKET, SO_NO_CHECK)
     if (family === 6) {
       set(IPPROTO_IPV6, IPV6_V6ONLY, getOption(os, userFd, IPPROTO_IPV6, IPV6_V6ONLY, attempt))
@@ -366,6 +361,50 @@ function openMember(
   } catch (error) {
     os.close(fd)
     throw error
+  }
+}
+
+/** What decides of a socket where its packets go, beside their addresses. */
+function copyRouting(os: Syscalls, from: number, to: number, attempt: string): void {
+  const device = getBytesOption(os, from, SOL_SOCKET, SO_BINDTODEVICE, 16, attempt).u8
+  if (device.length > 0) {
+    const block = createBlock(device.length)
+    block.u8.set(device)
+    const bound = os.setsockopt(to, SOL_SOCKET, SO_BINDTODEVICE, block.base, device.length)
+    check(bound, 'setsockopt', attempt)
+  }
+  const mark = getOption(os, from, SOL_SOCKET, SO_MARK, attempt)
+  if (mark !== 0) setOption(os, to, SOL_SOCKET, SO_MARK, mark, attempt)
+}
+
+/**
+ * Bytes of the largest packet, IP header included, that goes unfragmented from a socket to an address, as far as this
+ * machine knows; undefined where no route leads there.
+ *
+ * @throws OsError
+ */
+export function pathMtu(
+  fd: number,
+  remote: SocketAddress,
+  os: Syscalls = openLibc(),
+): number | undefined {
+  const attempt = `cannot find the path to ${remote.address}`
+  const to = encodeAddress(remote)
+  const netns = socketNetns(fd, os)
+  const open = () => os.socket(to.family, SOCK_DGRAM | SOCK_CLOEXEC, IPPROTO_UDP)
+  try {
+    const probe = check(inNetns(netns, open, os), 'socket', attempt)
+    try {
+      copyRouting(os, fd, probe, attempt)
+      if (os.connect(probe, to.block.base, to.length) < 0) return undefined
+      return to.family === AF_INET6
+        ? getOption(os, probe, IPPROTO_IPV6, IPV6_MTU, attempt)
+        : getOption(os, probe, IPPROTO_IP, IP_MTU, attempt)
+    } finally {
+      os.close(probe)
+    }
+  } finally {
+    os.close(netns)
   }
 }
 

@@ -94,6 +94,8 @@ export const KEEPALIVE_MAX = 86_400
 export const NONCE_TAIL_BYTES = 8
 /** The secret that epoch keys follow from, in bytes, whatever the cipher. */
 export const EPOCH_SECRET_BYTES = 32
+/** Largest packet that `mssfix` can name: no limit but the path's. */
+export const MSSFIX_MAX = 65_535
 /** Longest device name, in bytes (IFNAMSIZ without the NUL). */
 export const NAME_MAX = 15
 /** Numbers from here up are ours: commands, top-level attributes, attributes of the kernel's own sets. */
@@ -205,6 +207,12 @@ export const peer = attributes({
   'link-tx-packets': { type: 'uint', doc: 'Packets sent by the transport' },
   'tx-id': { type: 'u32', max: PEER_ID_MAX, doc: 'What packets to the peer carry; else its id' },
   transport: { type: 'u32', enum: transport, extension: true, doc: 'How packets travel' },
+  mssfix: {
+    type: 'u32',
+    max: MSSFIX_MAX,
+    extension: true,
+    doc: 'Bytes of a packet outside, IP header included, that TCP inside is made to fit (MSS), if the path takes no less (UDP only); 0: TCP is left alone',
+  },
   'last-rx-ms': {
     type: 'uint',
     extension: true,
@@ -358,6 +366,7 @@ export const commands = {
         'keepalive-interval',
         'keepalive-timeout',
         'tx-id',
+        'mssfix',
       ],
     },
   },
@@ -379,6 +388,7 @@ export const commands = {
         'keepalive-interval',
         'keepalive-timeout',
         'tx-id',
+        'mssfix',
       ],
     },
   },
@@ -415,6 +425,7 @@ export const commands = {
         'local-ipv4',
         'local-ipv6',
         'transport',
+        'mssfix',
         'last-rx-ms',
         'last-tx-ms',
         'keys',

@@ -63,6 +63,8 @@ export interface DeviceSink {
   detach(transport: Transport): void
   /** `netns`: of the peer's socket. */
   notify(event: DriverEvent, netns: string): void
+  /** Bytes of the largest packet that goes to this address unfragmented, IP header included; undefined: unknown. */
+  pathMtu(transport: Transport, remote: EndpointConfig): number | undefined
   /** Point-to-point devices of kind `ovpn` have a carrier only while there is a peer. */
   carrier(on: boolean): void
 }
@@ -86,6 +88,7 @@ interface PeerRecord {
   vpnIpv6: string | undefined
   keepaliveInterval: number
   keepaliveTimeout: number
+  mssfix: number
   keys: { primary: KeyRecord | undefined; secondary: KeyRecord | undefined }
 }
 
@@ -174,7 +177,14 @@ export class Device {
       const { keepaliveInterval: interval, keepaliveTimeout: timeout } = peer
       // One without the other was refused, or is to be passed over (netlink-api, 8.3).
       if (interval !== undefined && timeout !== undefined) change.keepalive = { interval, timeout }
+      if (peer.mssfix !== undefined || (remote !== undefined && record.mssfix > 0)) {
+        const snapshot = remote === undefined ? await this.#path.snapshot(record.handle) : undefined
+        const to = remote ?? snapshot?.remote
+        const limit = this.#outerLimit(peer.mssfix ?? record.mssfix, record.transport, to)
+        change.outerLimit = limit
+      }
       if (!(await this.#path.changePeer(record.handle, change))) throw noPeer(args.id)
+      if (peer.mssfix !== undefined) record.mssfix = peer.mssfix
       if (peer.txId !== undefined) record.txId = peer.txId
       if (change.keepalive !== undefined) {
         record.keepaliveInterval = change.keepalive.interval
@@ -318,6 +328,10 @@ export class Device {
     const record = this.#byHandle.get(handle)
     if (record === undefined) return
     const { address, port, scope } = remote
+    if (record.mssfix > 0) {
+      const outerLimit = this.#outerLimit(record.mssfix, record.transport, remote)
+      void this.#path.changePeer(handle, { outerLimit }).catch(() => undefined)
+    }
     this.#sink.notify(
       {
         event: 'peer-float-ntf',
@@ -378,7 +392,7 @@ export class Device {
   }
 
   async #add(args: PeerNew, transport: Transport): Promise<void> {
-    const { keepaliveInterval, keepaliveTimeout, vpnIpv4, vpnIpv6 } = args
+    const { keepaliveInterval, keepaliveTimeout, vpnIpv4, vpnIpv6, mssfix = 0 } = args
     const both = keepaliveInterval !== undefined && keepaliveTimeout !== undefined
     const record: PeerRecord = {
       handle: ++lastHandle,
@@ -389,6 +403,7 @@ export class Device {
       vpnIpv6,
       keepaliveInterval: both ? keepaliveInterval : 0,
       keepaliveTimeout: both ? keepaliveTimeout : 0,
+      mssfix,
       keys: { primary: undefined, secondary: undefined },
     }
     const config: PeerConfig = {
@@ -407,6 +422,7 @@ export class Device {
     const end = transport.stream ? transport.remote : endpointOf(args)
     if (end !== undefined) config.remote = end
     if (local !== undefined) config.local = local
+    if (mssfix > 0) config.outerLimit = this.#outerLimit(mssfix, transport, end)
     if (this.mode === 'p2p') {
       for (const old of [...this.#peers.values()]) await this.#remove(old, 'teardown', true)
     }
@@ -448,6 +464,13 @@ export class Device {
       record.transport.netns,
     )
     this.#sink.detach(record.transport)
+  }
+
+  /** What TCP inside is to fit: as asked, or less if the path takes less. A stream has no packets that could be too large. */
+  #outerLimit(mssfix: number, transport: Transport, remote: EndpointConfig | undefined): number {
+    if (mssfix === 0 || transport.stream || remote === undefined) return 0
+    const path = this.#sink.pathMtu(transport, remote) ?? USUAL_MTU
+    return Math.min(mssfix, isUsual(path) ? USUAL_MTU : path)
   }
 
   #carrier(on: boolean): void {
@@ -512,6 +535,14 @@ function cipherOf(
   return bytes === 16 ? 'aes-128-gcm' : bytes === 24 ? 'aes-192-gcm' : 'aes-256-gcm'
 }
 
+/**
+ * An interface that takes as much as an Ethernet frame holds tells nothing of the line behind, which may have spent 8 bytes
+ * of it (PPPoE). Source: OpenVPN's default, `mssfix 1492 mtu`.
+ */
+const ETHERNET_MTU = 1500
+const USUAL_MTU = 1492
+const isUsual = (mtu: number) => mtu > USUAL_MTU && mtu <= ETHERNET_MTU
+
 type VpnChange = Pick<PeerChange, 'vpnIpv4' | 'vpnIpv6'>
 
 function noPeer(id: number): ApiError {
@@ -570,6 +601,7 @@ function describe(record: PeerRecord, snapshot: PeerSnapshot, extended: boolean)
   }
   if (extended) {
     reply.transport = transport.stream ? 'tcp' : 'udp'
+    reply.mssfix = record.mssfix
     if (snapshot.lastRxMs !== undefined) reply.lastRxMs = Math.round(snapshot.lastRxMs)
     if (snapshot.lastTxMs !== undefined) reply.lastTxMs = Math.round(snapshot.lastTxMs)
     reply.keys = snapshot.keys.map(describeKey)

@@ -66,6 +66,7 @@ export interface PeerChange {
   vpnIpv4?: string | null
   vpnIpv6?: string | null
   keepalive?: { interval: number; timeout: number }
+  outerLimit?: number
 }
 
 /** State of a peer that traffic changes. Ages are milliseconds; undefined before the first packet. */
@@ -191,6 +192,7 @@ export class Engine {
     const peer = this.#table.byHandle(handle)
     if (peer === undefined) return false
     if (change.txId !== undefined) peer.txId = change.txId
+    if (change.outerLimit !== undefined) peer.outerLimit = change.outerLimit
     this.#table.readdress(peer, () => {
       if (change.remote !== undefined) peer.setEndpoints(change.remote, change.local)
       const { vpnIpv4, vpnIpv6 } = change

@@ -31,6 +31,8 @@ export interface PeerConfig {
   /** Addresses in text; absent in point-to-point mode. */
   vpnIpv4?: string
   vpnIpv6?: string
+  /** Bytes of a packet outside that TCP inside is to fit (mssfix.ts); 0 or nothing: TCP is left alone. */
+  outerLimit?: number
   keepaliveRule: KeepaliveRule
   /** Seconds. */
   keepaliveInterval: number
@@ -61,6 +63,7 @@ export class Peer {
    * fragment the datagrams of a train.
    */
   trainLimit = Infinity
+  outerLimit: number
   primary: KeySlot | undefined
   secondary: KeySlot | undefined
   readonly keepalive: Keepalive
@@ -86,6 +89,7 @@ export class Peer {
     this.stream = config.stream
     this.sender = config.sender ?? 0
     this.receiver = config.receiver ?? 0
+    this.outerLimit = config.outerLimit ?? 0
     this.setEndpoints(config.remote, config.local)
     this.keepalive = new Keepalive(config.keepaliveRule, now)
     this.keepalive.configure(config.keepaliveInterval, config.keepaliveTimeout, now)

@@ -11,6 +11,7 @@ import { EarlyPackets } from './early.ts'
 import type { Millis } from './keepalive.ts'
 import type { KeySlot } from './key-slot.ts'
 import type { PacketMemory } from './memory.ts'
+import { fitMss } from './mssfix.ts'
 import type { Peer } from './peer.ts'
 import type { PeerTable } from './peer-table.ts'
 import { type Gluer, MAX_PACKET } from './train.ts'
@@ -176,6 +177,7 @@ export class Receiver {
       gluer.reject()
       return Verdict.RxReversePath
     }
+    if (peer.outerLimit !== 0) fitMss(this.#memory, at, plainLength, peer, slot.overhead)
     gluer.accept(plainLength, peer)
     return Verdict.Ok
   }

@@ -8,6 +8,7 @@ import { IPV4_DESTINATION, IPV6_DESTINATION, ipVersion } from '../../wire/ip.ts'
 import { V4_MARK } from './address.ts'
 import type { Millis } from './keepalive.ts'
 import type { PacketMemory } from './memory.ts'
+import { fitMss } from './mssfix.ts'
 import { MAX_DATAGRAM, type Outbox } from './outbox.ts'
 import type { Peer } from './peer.ts'
 import type { PeerTable } from './peer-table.ts'
@@ -68,7 +69,11 @@ export class Sender {
       return
     }
     let bytes = 0
+    const slot = peer.outerLimit !== 0 && this.#cutter.whole ? peer.primary : undefined
     while (this.#cutter.next()) {
+      if (slot !== undefined) {
+        fitMss(this.#memory, this.#cutter.offset, this.#cutter.length, peer, slot.overhead)
+      }
       bytes += this.#cutter.length
       this.#seal(peer, this.#cutter.offset, this.#cutter.length, now)
     }

@@ -137,6 +137,11 @@ export class Cutter {
     return true
   }
 
+  /** Whether what was taken last, and not made yet, is one packet as it stands. */
+  get whole(): boolean {
+    return this.#single
+  }
+
   /** Makes the next packet; the one before may be overwritten. False: there is none. */
   next(): boolean {
     if (this.#single) {

@@ -19,7 +19,7 @@ import { netnsNumber } from '../../platform/netlink.ts'
 import { openSteering, type Steering } from '../../platform/steering.ts'
 import { type TakenTcp, takeTcp } from '../../platform/tcp.ts'
 import { hasInterface, openTun, type Tun } from '../../platform/tun.ts'
-import { inspectSocket, joinUdp, socketNetns, udpOffloads } from '../../platform/udp.ts'
+import { inspectSocket, joinUdp, pathMtu, socketNetns, udpOffloads } from '../../platform/udp.ts'
 import { ApiError } from '../../uapi/errno.ts'
 import type {
   ArgsOf,
@@ -34,7 +34,7 @@ import type {
 } from '../../uapi/types.ts'
 import { Opcode, opcodeOf } from '../../wire/opcode.ts'
 import { Device, type SocketOffer, type Transport } from '../core/device.ts'
-import type { PeerHandle, TransportId } from '../core/peer.ts'
+import type { EndpointConfig, PeerHandle, TransportId } from '../core/peer.ts'
 import type { LinkChange } from '../route-requests.ts'
 import type { Backend, Caller, EventScope, FdWatch } from '../server.ts'
 import { WorkerPool } from './pool.ts'
@@ -71,6 +71,8 @@ interface Held {
   watch?: FdWatch
   /** A descriptor of its network namespace, to be closed. */
   openNetns(): number
+  /** Of UDP, one of our sockets. */
+  readonly fd?: number
   close(): Promise<void>
 }
 
@@ -296,6 +298,7 @@ class HostedDevice {
       sink: {
         detach: (transport) => this.#detach(transport),
         notify: (event, netns) => this.#notify(event, netns),
+        pathMtu: (transport, remote) => this.#pathMtu(transport, remote),
         carrier: (on) => tun.setCarrier(on),
       },
     })
@@ -586,6 +589,7 @@ class HostedDevice {
       transport: { id, stream: false, localPort: joined.localPort, netns: joined.netns },
       cookie,
       users: 0,
+      fd: joined.shards[0]!,
       openNetns: () => socketNetns(joined.shards[0]!),
       close: async () => joined.close(),
     }
@@ -629,6 +633,16 @@ class HostedDevice {
       this.#drop(held)
       if (!held.transport.stream) await held.close()
       throw error
+    }
+  }
+
+  #pathMtu({ id }: Transport, remote: EndpointConfig): number | undefined {
+    const fd = this.#transports.get(id)?.fd
+    try {
+      return fd === undefined ? undefined : pathMtu(fd, remote)
+    } catch (error) {
+      if (!(error instanceof OsError)) throw error
+      return undefined
     }
   }
 

@@ -57,12 +57,14 @@ const newPeer = {
   'vpn-ipv4': peer['vpn-ipv4'],
   'vpn-ipv6': peer['vpn-ipv6'],
   'local-ip': localIp,
+  mssfix: peer.mssfix,
 } as const satisfies Attributes
 
 const setPeer = {
   id: peerId,
   'keepalive-interval': seconds(peer['keepalive-interval'].doc),
   'keepalive-timeout': seconds(peer['keepalive-timeout'].doc),
+  mssfix: peer.mssfix,
 } as const satisfies Attributes
 
 const newKey = {
@@ -100,6 +102,7 @@ const gotPeer = {
   'link-rx-packets': { ...peer['link-rx-packets'], type: 'u32' },
   'link-tx-packets': { ...peer['link-tx-packets'], type: 'u32' },
   transport: peer.transport,
+  mssfix: peer.mssfix,
   keys: peer.keys,
   drops: peer.drops,
   'last-rx-ms': peer['last-rx-ms'],
@@ -138,8 +141,14 @@ const newPeerTable = table(newPeer, {
   'vpn-ipv4': 4,
   'vpn-ipv6': 5,
   'local-ip': 6,
+  mssfix: peerNumbers.mssfix,
 })
-const setPeerTable = table(setPeer, { id: 1, 'keepalive-interval': 2, 'keepalive-timeout': 3 })
+const setPeerTable = table(setPeer, {
+  id: 1,
+  'keepalive-interval': 2,
+  'keepalive-timeout': 3,
+  mssfix: peerNumbers.mssfix,
+})
 const newKeyTable = table(
   newKey,
   {
@@ -197,6 +206,7 @@ const gotPeerOrder = [
   'link-tx-packets',
   'tx-id',
   'transport',
+  'mssfix',
   'last-rx-ms',
   'last-tx-ms',
   'keys',
@@ -290,7 +300,7 @@ export function dcoCommands(variant: DcoVariant): {
         number: 2,
         do: request(
           'set-peer',
-          select(setPeerTable, ['id'], ['keepalive-interval', 'keepalive-timeout']),
+          select(setPeerTable, ['id'], ['keepalive-interval', 'keepalive-timeout', 'mssfix']),
           {
             toWire: ({ ifindex, peer }) => ({ ifindex, setPeer: setPeerToWire(peer as PeerSet) }),
             fromWire: ({ ifindex, setPeer }) => ({
@@ -365,7 +375,7 @@ type DcoNest =
   | 'get-peer'
 type Convert = Required<Pick<Form, 'toWire' | 'fromWire'>>
 
-const newPeerOptional = ['sockaddr-remote', 'vpn-ipv4', 'vpn-ipv6', 'local-ip']
+const newPeerOptional = ['sockaddr-remote', 'vpn-ipv4', 'vpn-ipv6', 'local-ip', 'mssfix']
 const keysOptional = select(newKeyTable, [], names(newKeyTable), {
   'encrypt-dir': select(direction, [], names(direction)),
   'decrypt-dir': select(direction, [], names(direction)),
@@ -450,7 +460,7 @@ function refuse(values: object, keys: readonly string[], what: string): void {
 }
 
 function newPeerToWire(peer: PeerNew): Values {
-  const { id, socket, vpnIpv4, vpnIpv6, localIpv4, localIpv6, txId } = peer
+  const { id, socket, vpnIpv4, vpnIpv6, localIpv4, localIpv6, txId, mssfix } = peer
   refuse(peer, ['keepaliveInterval', 'keepaliveTimeout'], 'peer-new')
   if (txId !== undefined && txId !== id) refuse(peer, ['txId'], 'peer-new')
   const local = localIpv4 ?? localIpv6
@@ -461,14 +471,15 @@ function newPeerToWire(peer: PeerNew): Values {
     vpnIpv4,
     vpnIpv6,
     localIp: local === undefined ? undefined : addressBytes(local, localIpv4 !== undefined),
+    mssfix,
   }
 }
 
 function newPeerFromWire(wire: Values): PeerNew {
-  const { id, socket, vpnIpv4, vpnIpv6 } = wire as unknown as PeerNew
+  const { id, socket, vpnIpv4, vpnIpv6, mssfix } = wire as unknown as PeerNew
   // No packet can carry a longer id; the kernel's driver would take it and never hear the peer.
   if (id > PEER_ID_MAX) throw new ApiError('ERANGE', 'integer out of range', 'new-peer.id')
-  const peer: PeerNew = { id, socket }
+  const peer: PeerNew = { id, socket, ...(mssfix !== undefined && { mssfix }) }
   if (vpnIpv4 !== undefined) peer.vpnIpv4 = vpnIpv4
   if (vpnIpv6 !== undefined) peer.vpnIpv6 = vpnIpv6
   if (wire.sockaddrRemote === undefined) return peer
@@ -491,16 +502,17 @@ function newPeerFromWire(wire: Values): PeerNew {
 }
 
 function setPeerToWire(peer: PeerSet): Values {
-  const { id, keepaliveInterval, keepaliveTimeout, ...others } = peer
+  const { id, keepaliveInterval, keepaliveTimeout, mssfix, ...others } = peer
   refuse(others, Object.keys(others), 'peer-set')
-  return { id, keepaliveInterval, keepaliveTimeout }
+  return { id, keepaliveInterval, keepaliveTimeout, mssfix }
 }
 
 /** One keepalive value without the other has no effect, and is no error (netlink-api 3.2). */
 function setPeerFromWire(wire: Values): PeerSet {
-  const { id, keepaliveInterval, keepaliveTimeout } = wire as unknown as PeerSet
-  if (keepaliveInterval === undefined || keepaliveTimeout === undefined) return { id }
-  return { id, keepaliveInterval, keepaliveTimeout }
+  const { id, keepaliveInterval, keepaliveTimeout, mssfix } = wire as unknown as PeerSet
+  const peer: PeerSet = { id, ...(mssfix !== undefined && { mssfix }) }
+  if (keepaliveInterval === undefined || keepaliveTimeout === undefined) return peer
+  return { ...peer, keepaliveInterval, keepaliveTimeout }
 }
 
 function keyToWire(key: KeyConf): Values {

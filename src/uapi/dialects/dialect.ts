@@ -71,13 +71,14 @@ const VERSION = 1
 /** Attributes at the top that are the same everywhere. */
 export const topNumbers = { link: 64, packet: 65, extended: 66 } as const
 
-/** Attributes of a peer in a reply that are the same everywhere. */
+/** Attributes of a peer that are the same everywhere. */
 export const peerNumbers = {
   transport: 64,
   keys: 65,
   drops: 66,
   'last-rx-ms': 67,
   'last-tx-ms': 68,
+  mssfix: 74,
 } as const
 
 const drops = table(drop, { reason: 1, count: 2 })

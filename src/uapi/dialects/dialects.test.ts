@@ -75,6 +75,14 @@ const requests: [why: string, request: Request, only?: DialectName[]][] = [
     ['ovpn'],
   ],
   [
+    'a peer whose TCP is to fit the path',
+    { command: 'peer-new', args: { ifindex: 7, peer: { id: 3, socket: 6, mssfix: 1492 } } },
+  ],
+  [
+    'TCP that is left alone from now on',
+    { command: 'peer-set', args: { ifindex: 7, peer: { id: 3, mssfix: 0 } } },
+  ],
+  [
     'keepalive',
     {
       command: 'peer-set',

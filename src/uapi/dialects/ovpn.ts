@@ -162,6 +162,7 @@ const peerOrder = [
   'link-tx-bytes',
   'link-tx-packets',
   'transport',
+  'mssfix',
   'last-rx-ms',
   'last-tx-ms',
   'keys',
