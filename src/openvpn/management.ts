@@ -10,6 +10,7 @@
  * Source: OpenVPN's doc/management-notes.txt and src/openvpn/manage.c.
  */
 import { timingSafeEqual } from 'node:crypto'
+import { parseOption } from './proto/push.ts'
 import { type ServerStatus, type StatusVersion, statusLines } from './status.ts'
 
 /** What is told of one client's connection: its environment as scripts get it. */
@@ -333,7 +334,7 @@ class Connection implements ManagementConnection {
       }
       return
     }
-    const words = splitWords(line)
+    const words = parseOption(line)
     if (words === undefined) this.tell('ERROR: a quotation mark is not closed')
     else if (words.length > 0) this.#command(words[0]!, words.slice(1))
   }
@@ -771,31 +772,4 @@ function stateText(state: ProcessState): string {
 /** Nothing that is told may begin a line of its own. */
 function oneLine(text: string): string {
   return text.replace(/[\r\n]+/g, ' ').replace(/\p{Cc}/gu, '?')
-}
-
-/** Words as in a configuration file: `"` with backslashes, `'` without. Undefined where a quotation mark is not closed. */
-function splitWords(line: string): string[] | undefined {
-  const words: string[] = []
-  let word: string | undefined
-  let quote = ''
-  for (let i = 0; i < line.length; i++) {
-    const c = line[i]!
-    if (c === '\\' && quote !== "'" && i + 1 < line.length) {
-      word = (word ?? '') + line[++i]
-    } else if (quote !== '') {
-      if (c === quote) quote = ''
-      else word = (word ?? '') + c
-    } else if (c === '"' || c === "'") {
-      quote = c
-      word ??= ''
-    } else if (c === ' ' || c === '\t') {
-      if (word !== undefined) words.push(word)
-      word = undefined
-    } else {
-      word = (word ?? '') + c
-    }
-  }
-  if (quote !== '') return undefined
-  if (word !== undefined) words.push(word)
-  return words
 }

@@ -64,7 +64,9 @@ class Stream implements StreamTransport {
   #byPacket = false
   #queue: Uint8Array[] = []
   #queued = 0
-  #drained: (() => void)[] = []
+  #waiting: (() => void)[] = []
+  /** What is to be done as soon as no part of a packet is held. */
+  #afterPacket: (() => void) | undefined
   #closed = false
 
   constructor(os: Syscalls, watch: Watch, fd: number) {
@@ -98,15 +100,16 @@ class Stream implements StreamTransport {
   }
 
   async handOver(reads: boolean): Promise<void> {
-    while (this.#queue.length > 0 && !this.#closed) {
-      await new Promise<void>((resolve) => this.#drained.push(resolve))
+    while (this.#queue.length > 0 && !this.#closed) await this.#next()
+    this.#afterPacket = () => {
+      this.#afterPacket = undefined
+      this.#byPacket = true
+      if (!reads) this.#unlisten()
+      this.#release()
     }
     // A packet that has come in part is awaited: the driver wants to begin at its first byte.
-    while (this.#have > 0 && !this.#closed) {
-      await new Promise<void>((resolve) => this.#drained.push(resolve))
-    }
-    this.#byPacket = true
-    if (!reads) this.#unlisten()
+    if (this.#have === 0) this.#afterPacket()
+    while (this.#afterPacket !== undefined && !this.#closed) await this.#next()
   }
 
   close(): void {
@@ -147,7 +150,7 @@ class Stream implements StreamTransport {
   #advance(): void {
     if (this.#wanted > PREFIX_BYTES) {
       this.#take()
-      if (this.#have === 0) this.#release()
+      this.#afterPacket?.()
       return
     }
     const length = this.#buffer.view.getUint16(0)
@@ -184,9 +187,14 @@ class Stream implements StreamTransport {
     this.#release()
   }
 
+  /** Resolves when something has changed: the queue is empty, a packet is whole, or all is over. */
+  #next(): Promise<void> {
+    return new Promise((resolve) => this.#waiting.push(resolve))
+  }
+
   #release(): void {
-    const waiting = this.#drained
-    this.#drained = []
+    const waiting = this.#waiting
+    this.#waiting = []
     for (const resolve of waiting) resolve()
   }
 

@@ -1,0 +1,85 @@
+/**
+ * Who may come and what they get: asked of the program that embeds the server, of scripts, or of the management interface. All may take
+ * their time: nobody else waits for it.
+ */
+import type { AuthFailure } from '../proto/messages.ts'
+import type { PeerCertificates } from '../proto/tls-engine.ts'
+import type { Endpoint } from '../transport.ts'
+import type { Network } from './settings.ts'
+
+/** One who connects, as far as is known. */
+export interface ClientIdentity {
+  /** Counts from 0; never used again. */
+  readonly id: number
+  readonly commonName: string
+  /** Empty without one. */
+  readonly username: string
+  readonly certificates: PeerCertificates
+  readonly protocol: 'udp' | 'tcp'
+  /** Where it is now. */
+  readonly remote: Endpoint
+  /** IV_ and UV_ values that it tells of itself: nobody has checked them. */
+  readonly peerInfo: ReadonlyMap<string, string>
+  /** Type and data from a tls-crypt-v2 key. */
+  readonly metadata?: Uint8Array | undefined
+}
+
+export interface AuthRequest {
+  readonly client: ClientIdentity
+  readonly keyId: number
+  readonly username: string
+  readonly password: string
+  /** At the renewal of keys of a client that is connected. */
+  readonly again: boolean
+  /** Ends when the client is gone: the answer matters no more. */
+  readonly signal: AbortSignal
+  /** Has the client asked for more, in the middle: a challenge or a page to visit; its answers come as `responses`. */
+  pend(method: string, timeoutSeconds: number): void
+  readonly responses: AsyncIterable<string>
+}
+
+export type AuthDecision =
+  | { readonly allow: true; readonly settings?: ClientSettings; readonly commonName?: string }
+  | { readonly allow: false; readonly failure: AuthFailure; readonly why?: string }
+
+/** What one client gets that others do not. */
+export interface ClientSettings {
+  readonly v4?: string | undefined
+  readonly v6?: string | undefined
+  /** Networks behind it. */
+  readonly routes?: readonly Network[] | undefined
+  /** Options beside those for every client. */
+  readonly push?: readonly string[] | undefined
+  /** Without any of those for every client. */
+  readonly pushReset?: boolean | undefined
+  /** Without those that begin so. */
+  readonly pushRemove?: readonly string[] | undefined
+}
+
+/** A client with its addresses. */
+export interface ConnectedClient extends ClientIdentity {
+  readonly peerId: number
+  readonly v4?: string | undefined
+  readonly v6?: string | undefined
+  readonly routes: readonly Network[]
+  readonly cipher: string
+  readonly since: Date
+}
+
+export interface Farewell {
+  readonly reason: string
+  readonly bytesReceived: number
+  readonly bytesSent: number
+  readonly seconds: number
+}
+
+export interface ServerPolicy {
+  /** Whether credentials are good; only asked where there are some, or some are required. */
+  authenticate?(request: AuthRequest): Promise<AuthDecision>
+  /** What an authenticated client gets; a refusal is told to it. `addresses` are those that it will have unless told otherwise. */
+  admit?(client: ClientIdentity, signal: AbortSignal): Promise<ClientSettings | AuthFailure>
+  connected?(client: ConnectedClient): void
+  rekeyed?(client: ConnectedClient, keyId: number): void
+  floated?(client: ConnectedClient): void
+  disconnected?(client: ConnectedClient, farewell: Farewell): void
+}
