@@ -1,4 +1,5 @@
 /** Packets of an enemy at a real socket: each counted under its reason, and none of them anybody else's trouble. */
+// npm test: other drivers
 import assert from 'node:assert/strict'
 import { after, afterEach, before, describe, it } from 'node:test'
 import { withoutNamespaces } from '../namespace.ts'

@@ -1,4 +1,5 @@
 /** Keys in real tunnels: exchanged under load without loss, in either slot, and gone when they are deleted. */
+// npm test: other drivers
 import assert from 'node:assert/strict'
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test'
 import { withoutNamespaces } from '../namespace.ts'

@@ -1,4 +1,5 @@
 /** How peers and devices come to an end, and who is told; where peers move to; and what is counted meanwhile. */
+// npm test: other drivers
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
 import { withoutNamespaces } from '../namespace.ts'

@@ -1,4 +1,5 @@
 /** Tunnels over TCP: streams that the driver has taken over, cut into packets wherever the network cuts them. */
+// npm test: other drivers
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
 import { openLibc } from '../../src/platform/libc.ts'

@@ -1,4 +1,5 @@
 /** Tunnels over UDP between real devices: what goes in at one end comes out at the other, however it is wrapped. */
+// npm test: other drivers
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
 import { SO_MARK, SOL_SOCKET } from '../../src/platform/layout.ts'

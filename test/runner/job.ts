@@ -1,5 +1,4 @@
 /** Owns running one thing that can fail: a check, or one test file under one runtime; with a time limit. */
-import { spawn } from 'node:child_process'
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -17,11 +16,15 @@ export interface Job {
   runtime?: 'bun' | 'node'
   /** Beside this process's own. */
   environment?: Record<string, string>
+  /** How many of the machine's processors it keeps busy; see pool.ts. */
+  load: number
 }
 
 export interface JobResult {
   job: Job
   seconds: number
+  /** Of processor time, its own and that of the programs it has waited for. */
+  cpuSeconds: number
   results: TestResult[]
   /** What it printed. */
   output: string
@@ -42,11 +45,12 @@ export async function runJob(job: Job): Promise<JobResult> {
     const skips = join(folder, 'skips')
     const printed = join(folder, 'output')
     const started = performance.now()
-    const end = await runProcess(job, [...reportArgs(job, report), ...job.args], printed, skips)
+    const args = [...reportArgs(job, report), ...job.args]
+    const { end, cpuSeconds } = await runProcess(job, args, printed, skips)
     const seconds = (performance.now() - started) / 1000
     const results =
       job.file === undefined ? checkResult(job, end) : fileResults(job, end, report, skips)
-    return { job, seconds, results, output: readFileSync(printed, 'utf8') }
+    return { job, seconds, cpuSeconds, results, output: readFileSync(printed, 'utf8') }
   } finally {
     rmSync(folder, { recursive: true, force: true })
   }
@@ -67,37 +71,52 @@ function reportArgs({ runtime }: Job, report: string): string[] {
   return []
 }
 
-/** How the process ended: '' if well, else in words. */
-function runProcess(job: Job, args: string[], printed: string, skips: string): Promise<string> {
+interface ProcessEnd {
+  /** How it ended: '' if well, else in words. */
+  end: string
+  cpuSeconds: number
+}
+
+async function runProcess(
+  job: Job,
+  args: string[],
+  printed: string,
+  skips: string,
+): Promise<ProcessEnd> {
   const output = openSync(printed, 'w')
-  return new Promise((resolve) => {
+  let child: Bun.Subprocess
+  try {
     // In a process group of its own, so that what a hung test has started ends with it.
-    const child = spawn(job.command, args, {
+    child = Bun.spawn([job.command, ...args], {
       stdio: ['ignore', output, output],
       detached: true,
       env: { ...process.env, ...job.environment, OVPN_TEST_SKIPS: skips },
     })
+  } catch (error) {
+    return { end: (error as Error).message, cpuSeconds: 0 }
+  } finally {
     closeSync(output)
-    const { pid } = child
-    if (pid !== undefined) running.add(pid)
-    let late = false
-    const timer = setTimeout(() => {
-      late = true
-      if (pid !== undefined) killGroup(pid)
-    }, job.limitSeconds * 1000)
-    const finish = (end: string) => {
-      clearTimeout(timer)
-      if (pid !== undefined) {
-        running.delete(pid)
-        killGroup(pid)
-      }
-      resolve(late ? `killed after ${job.limitSeconds} s` : end)
-    }
-    child.on('error', (error) => finish(error.message))
-    child.on('exit', (code, signal) => {
-      finish(code === 0 ? '' : signal === null ? `exit code ${code}` : signal)
-    })
-  })
+  }
+  const { pid } = child
+  running.add(pid)
+  let late = false
+  const timer = setTimeout(() => {
+    late = true
+    killGroup(pid)
+  }, job.limitSeconds * 1000)
+  await child.exited
+  clearTimeout(timer)
+  running.delete(pid)
+  killGroup(pid)
+  return {
+    end: late ? `killed after ${job.limitSeconds} s` : endOf(child),
+    cpuSeconds: Number(child.resourceUsage()?.cpuTime.total ?? 0n) / 1e6,
+  }
+}
+
+function endOf({ exitCode, signalCode }: Bun.Subprocess): string {
+  if (signalCode !== null) return `${signalCode}`
+  return exitCode === 0 ? '' : `exit code ${exitCode}`
 }
 
 function killGroup(pid: number): void {
