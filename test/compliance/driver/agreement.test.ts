@@ -2,6 +2,7 @@
  * The user-space driver and the kernel's, on the same scenarios: every reply, errno, notification, counter and packet
  * compared, step by step. What differs on purpose stands in deliberate.ts, and with the same reasons in docs/API.md.
  */
+// npm test: early
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { readFileSync } from 'node:fs'
@@ -34,13 +35,13 @@ async function play() {
 }
 
 async function onKernel(): Promise<Transcript> {
-  const options = { timeoutMs: 180_000, modules: ['chacha'] }
+  const options = { timeoutMs: 400_000, modules: ['chacha'] }
   const [transcript] = await playInKernel(SUITE, ['kernel'], options)
   return transcript as Transcript
 }
 
 async function onUser(): Promise<Transcript> {
-  const options = { cwd: ROOT, maxBuffer: 64 << 20, timeout: 120_000 }
+  const options = { cwd: ROOT, maxBuffer: 64 << 20, timeout: 200_000 }
   const { stdout } = await promisify(execFile)(process.execPath, [SUITE, 'user'], options)
   return JSON.parse(stdout) as Transcript
 }

@@ -2,8 +2,8 @@
 import { GuestError, type GuestOptions, runProgramInKernel } from '../../kernel/vm.ts'
 
 /**
- * Runs `file` as `runProgramInKernel` does. An emulated machine now and then dies of its emulator: seen were a boot that
- * stood still, and a fault within an instruction that the kernel was patching meanwhile.
+ * Runs `file` as `runProgramInKernel` does, once more where the machine died on the way, as an emulated one now and then
+ * does of its emulator.
  *
  * @returns what it printed, a JSON value per line
  */
@@ -16,8 +16,8 @@ export async function playInKernel(
   try {
     return await play()
   } catch (error) {
-    if (!(error instanceof GuestError)) throw error
-    console.log(`the machine failed, once more: ${error.message}`)
+    if (!(error instanceof GuestError && error.code === 'GUEST_DIED')) throw error
+    console.log(`the machine died, once more: ${error.message}`)
     return play()
   }
 }

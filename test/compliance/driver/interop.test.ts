@@ -1,4 +1,5 @@
 /** The two drivers talk to each other: tunnels of interop.ts, in a machine whose kernel has a driver. */
+// npm test: early
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { whyNoKernel } from '../../kernel/vm.ts'
@@ -12,7 +13,7 @@ const MODULES = ['chacha', 'inet_diag', 'udp_diag', 'tcp_diag']
 
 const shown: Tunnel[] = []
 if (!skip) {
-  const options = { timeoutMs: 180_000, modules: MODULES }
+  const options = { timeoutMs: 400_000, modules: MODULES }
   const found = await playInKernel('test/compliance/driver/interop.ts', [], options)
   shown.push(...(found as Tunnel[]))
 }

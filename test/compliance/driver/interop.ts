@@ -27,7 +27,7 @@ export interface Tunnel {
   readonly cipher: KeyConf['cipherAlg']
   /** Packets lost of those that were sent, by what was going on. */
   readonly lost: { readonly [during: string]: number }
-  /** Bytes that arrived in a second of TCP, from the server and from the client. */
+  /** Bytes of a TCP stream that arrived, from the server and from the client. */
   readonly down: number
   readonly up: number
   /** Where the server says that its client has gone. */
@@ -39,6 +39,8 @@ export interface Tunnel {
 const run = promisify(execFile)
 const PORT = 1194
 const PEER = 7
+/** Length of a TCP stream, for iperf3. */
+const STREAM = '512K'
 /** Of the transport: server, client, and where the client goes. */
 const OUTER = ['10.9.0.1', '10.9.0.2', '10.9.0.3'] as const
 const INNER = ['10.8.0.1', '10.8.0.2'] as const
@@ -111,7 +113,7 @@ async function echoReplies({ name }: Side): Promise<number> {
   return Number(values![names!.indexOf('InEchoReps')])
 }
 
-/** A second of TCP each way. Gives bytes that arrived: from the server of the tunnel, and from its client. */
+/** A TCP stream each way, as long as it takes an emulated machine. Gives bytes that arrived: from the server of the tunnel, and from its client. */
 async function load(server: Side, client: Side): Promise<{ down: number; up: number }> {
   const bytes: number[] = []
   for (const reverse of [['-R'], []]) {
@@ -120,8 +122,10 @@ async function load(server: Side, client: Side): Promise<{ down: number; up: num
       const one = ['-s', '-1', '-B', INNER[0], '--forceflush']
       end = spawn('ip', ['netns', 'exec', server.name, 'iperf3', ...one])
       await said(end, 'Server listening')
-      const args = ['netns', 'exec', client.name, 'iperf3', '-c', INNER[0], '-t', '1', '-J']
-      const { stdout } = await run('ip', [...args, ...reverse], { timeout: 30_000 })
+      const args = ['netns', 'exec', client.name, 'iperf3', '-c', INNER[0], '-J']
+      // The small window keeps most of it from waiting in buffers when the sender is through.
+      const bounds = ['-n', STREAM, '-w', '64K', ...reverse]
+      const { stdout } = await run('ip', [...args, ...bounds], { timeout: 60_000 })
       const { end: sums, error } = JSON.parse(stdout)
       if (error !== undefined) throw new Error(`iperf3: ${error}`)
       bytes.push(sums.sum_received.bytes)
