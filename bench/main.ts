@@ -7,7 +7,7 @@ import { dirname } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { type BenchOptions, parseArguments, USAGE } from './arguments.ts'
 import type { Contender, Transport, Tunnel, TunnelOptions } from './contenders/contender.ts'
-import { openvpn26, openvpn27 } from './contenders/openvpn.ts'
+import { openvpn26, openvpn27, runOpenvpn26, runOpenvpn27 } from './contenders/openvpn.ts'
 import { ovpn } from './contenders/ovpn.ts'
 import { veth } from './contenders/veth.ts'
 import { wireguardGo } from './contenders/wireguard-go.ts'
@@ -28,7 +28,9 @@ import { overTcp, reverse, tcp, tcp4 } from './subjects/tcp.ts'
 import { udp64, udp512, udp1400 } from './subjects/udp.ts'
 import { createTopology, type Topology } from './topology.ts'
 
-const CONTENDERS: Contender[] = [veth, openvpn26, openvpn27, wireguardGo, ovpn]
+const CONTENDERS: Contender[] = [
+  ...[veth, openvpn26, openvpn27, wireguardGo, ovpn, runOpenvpn26, runOpenvpn27],
+]
 const SUBJECTS: Subject[] = [
   ...[tcp, tcp4, reverse, udp64, udp512, udp1400, rttIdle, rttLoad, cpu, overTcp],
 ]
@@ -38,9 +40,11 @@ const PUBLISHED = fileURLToPath(new URL('../docs/performance.json', import.meta.
 const FORMATTER = fileURLToPath(new URL('../node_modules/.bin/biome', import.meta.url))
 const RESULTS = fileURLToPath(new URL('./results/', import.meta.url))
 
-/** What is measured of `ovpn` alone, by a program of its own. */
-const PEERS = 'peers'
-const PEERS_PROGRAM = fileURLToPath(new URL('./peers.ts', import.meta.url))
+/** What is measured of `ovpn` alone, each by a program of its own. */
+const PROGRAMS: { readonly [subject: string]: string } = {
+  peers: fileURLToPath(new URL('./peers.ts', import.meta.url)),
+  run: fileURLToPath(new URL('./run-cost.ts', import.meta.url)),
+}
 const INHERITED: ['ignore', 'inherit', 'inherit'] = ['ignore', 'inherit', 'inherit']
 
 /** A contender in one set-up: what has a row in the tables. */
@@ -58,7 +62,7 @@ process.exitCode = await main(process.argv.slice(2))
 async function main(args: string[]): Promise<number> {
   let options: ReturnType<typeof parseArguments>
   try {
-    options = parseArguments(args, [...SUBJECTS.map(({ name }) => name), PEERS])
+    options = parseArguments(args, [...SUBJECTS.map(({ name }) => name), ...Object.keys(PROGRAMS)])
   } catch (error) {
     console.error(`bench: ${(error as Error).message}\n\n${USAGE}`)
     return 2
@@ -72,17 +76,22 @@ async function main(args: string[]): Promise<number> {
   return 0
 }
 
-/** The tables, and what is of `ovpn` alone (peers.ts). */
+/** The tables, and what is of `ovpn` alone. */
 async function measureAll(options: BenchOptions): Promise<number> {
   const all = options.subjects.length === 0
-  const subjects = options.subjects.filter((name) => name !== PEERS)
+  const subjects = options.subjects.filter((name) => PROGRAMS[name] === undefined)
   if (all || subjects.length > 0) {
     const code = await measure({ ...options, subjects })
-    if (code !== 0 || (!all && !options.subjects.includes(PEERS))) return code
+    if (code !== 0) return code
   }
   const publish = options.publish ? ['--publish'] : []
-  const peers = Bun.spawn([process.execPath, PEERS_PROGRAM, ...publish], { stdio: INHERITED })
-  return peers.exited
+  for (const [subject, program] of Object.entries(PROGRAMS)) {
+    if (!all && !options.subjects.includes(subject)) continue
+    const child = Bun.spawn([process.execPath, program, ...publish], { stdio: INHERITED })
+    const code = await child.exited
+    if (code !== 0) return code
+  }
+  return 0
 }
 
 function list(): void {
@@ -165,7 +174,13 @@ function entrantsOf(contender: Contender): Entrant[] {
 }
 
 async function describe({ label, contender, setup }: Entrant): Promise<EntrantInfo> {
-  const info = { label, cipher: setup.cipher, ours: contender === ovpn, version: '' }
+  const against = CONTENDERS.filter(({ name }) => name === contender.against)
+    .flatMap(entrantsOf)
+    .find((other) => other.setup.cipher === setup.cipher)?.label
+  const info: EntrantInfo = {
+    ...{ label, cipher: setup.cipher, ours: contender === ovpn, version: '' },
+    ...(against !== undefined && { against }),
+  }
   try {
     const missing = await contender.unavailable({ ...setup, transport: 'udp' })
     if (missing !== undefined) return { ...info, missing }
@@ -187,7 +202,9 @@ async function measureRound(
     for (const entrant of entrants) {
       if (interrupted) return
       if (!entrant.contender.transports.includes(transport)) continue
-      await measureEntrant(entrant, transport, some, figures, seconds)
+      const { subjects: only } = entrant.contender
+      const its = some.filter(({ name }) => only === undefined || only.includes(name))
+      if (its.length > 0) await measureEntrant(entrant, transport, its, figures, seconds)
     }
   }
 }

@@ -66,6 +66,21 @@ describe('a report', () => {
   }
   const text = renderReport(report)
 
+  it('compares with the same in another way, and with nothing else then', () => {
+    const changed = { ...entrant('changed b', false, 'b'), against: 'theirs b' }
+    const [first, ...figures] = report.figures
+    const values = { ...first!.values, 'changed b': [4] }
+    const told = renderReport({
+      ...report,
+      entrants: [...report.entrants, changed],
+      figures: [{ ...first!, values }, ...figures],
+    })
+    assert.match(told, /without `ovpn run` \| +Speed \|\n.*\n\| changed b +\| +4\.00× \|\n\n/)
+    const [head] = /^\| times better: .*$/m.exec(told)!
+    assert.doesNotMatch(head, /changed/)
+    assert.doesNotMatch(text, /without `ovpn run`/)
+  })
+
   it('compares with the same cipher, and the bare wire with the first of ours', () => {
     assert.match(text, /\| Speed +\| 0\.500× \| +2\.50× \|/)
   })

@@ -21,6 +21,8 @@ export interface EntrantInfo {
   /** One of ours. */
   ours: boolean
   version: string
+  /** Label of what it is the same as, but for what is to be shown. */
+  against?: string
   /** Why it did not take part. */
   missing?: string
 }
@@ -38,6 +40,7 @@ export function renderReport(report: Report): string {
   return [
     renderHead(report),
     renderRatios(report),
+    renderGains(report),
     ...report.figures.map((figure) => renderFigure(report, figure)),
   ]
     .filter((part) => part !== '')
@@ -58,7 +61,9 @@ function renderHead({ when, machine, rounds, seconds, entrants }: Report): strin
 
 /** How many times better ours is than each other, with the same cipher where it has one. */
 function renderRatios({ entrants, figures }: Report): string {
-  const others = entrants.filter(({ ours, missing }) => !ours && missing === undefined)
+  const others = entrants.filter(
+    ({ ours, against, missing }) => !ours && against === undefined && missing === undefined,
+  )
   const rows = figures.map((figure) => {
     const cells = others.map(({ label, cipher }) => {
       const reference = referenceFor(entrants, cipher)
@@ -69,6 +74,22 @@ function renderRatios({ entrants, figures }: Report): string {
   if (rows.every(([, ...cells]) => cells.every((cell) => cell === ''))) return ''
   const head = ['times better: ovpn, one worker, same cipher', ...others.map(({ label }) => label)]
   return table(head, rows)
+}
+
+/** How many times better each is than what it is the same as otherwise. */
+function renderGains({ entrants, figures }: Report): string {
+  const rows = figures.flatMap((figure) => {
+    const gains = entrants.map(({ label, against = '' }) => ratio(figure, label, against))
+    return gains.some((gain) => gain !== '') ? [{ title: figure.metric.title, gains }] : []
+  })
+  const head = ['times better than without `ovpn run`', ...rows.map(({ title }) => title)]
+  const lines = entrants.map(({ label }, i) => [label, ...rows.map(({ gains }) => gains[i]!)])
+  return rows.length === 0
+    ? ''
+    : table(
+        head,
+        lines.filter(([, ...cells]) => cells.some((cell) => cell !== '')),
+      )
 }
 
 /** The first of ours that took part, with this cipher if there is one. */

@@ -28,6 +28,10 @@ export interface Contender {
   readonly transports: readonly Transport[]
   /** Numbers of workers that it is measured with; empty where there is nothing to choose. */
   readonly workers: readonly number[]
+  /** The only subjects it is measured with; all where it is left out. */
+  readonly subjects?: readonly string[]
+  /** Name of the contender that it is the same as, but for one thing: what it is compared with. */
+  readonly against?: string
   /** Why it, or one set-up of it, cannot take part; undefined if it can. May fetch what it needs. */
   unavailable(options: TunnelOptions): Promise<string | undefined>
   /** Only asked of what is available. */

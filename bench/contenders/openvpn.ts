@@ -1,11 +1,13 @@
 /**
- * OpenVPN's own data channel in user space, without kernel offload: two peers with static addresses over TLS, certificates made
- * for the run. Beside what this needs, its defaults are left as they are.
+ * OpenVPN's own data channel in user space, without offload; and the same OpenVPN under `ovpn run`, with offload to this project's
+ * driver: two peers with static addresses over TLS, certificates made for the run. Beside what this needs, its defaults
+ * are left as they are.
  */
 import { X509Certificate } from 'node:crypto'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { fetchPackage } from '../../test/kernel/fetch.ts'
 import { type Running, run, until } from '../process.ts'
 import { type End, reaches, startInside, type Topology } from '../topology.ts'
@@ -18,20 +20,39 @@ import {
   type TunnelOptions,
 } from './contender.ts'
 
+const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
+
+/** A series of OpenVPN: what its version has to begin with, so that a figure never bears the wrong name, and its command. */
+interface Series {
+  readonly number: string
+  findProgram(): Promise<string[]>
+}
+
 /** The machine's own. */
-export const openvpn26 = contender('openvpn 2.6', '2.6', async () => {
-  const path = Bun.which('openvpn', { PATH: `${process.env.PATH}:/usr/sbin` })
-  if (path === null) throw new Error("openvpn is not installed (Debian's package is openvpn)")
-  return [path]
-})
+const SERIES_26: Series = {
+  number: '2.6',
+  async findProgram() {
+    const path = Bun.which('openvpn', { PATH: `${process.env.PATH}:/usr/sbin` })
+    if (path === null) throw new Error("openvpn is not installed (Debian's package is openvpn)")
+    return [path]
+  },
+}
 
 /** Debian's newest, unpacked beside. */
-export const openvpn27 = contender('openvpn 2.7', '2.7', async () => {
-  return (await fetchPackage('openvpn')).run('/usr/sbin/openvpn')
-})
+const SERIES_27: Series = {
+  number: '2.7',
+  findProgram: async () => (await fetchPackage('openvpn')).run('/usr/sbin/openvpn'),
+}
 
-/** `series`: what the program's version has to begin with, so that a figure never bears the wrong name. */
-function contender(name: string, series: string, findProgram: () => Promise<string[]>): Contender {
+export const openvpn26 = contender(SERIES_26, 'plain')
+export const openvpn27 = contender(SERIES_27, 'plain')
+export const runOpenvpn26 = contender(SERIES_26, 'offloaded')
+export const runOpenvpn27 = contender(SERIES_27, 'offloaded')
+
+function contender({ number, findProgram }: Series, how: 'plain' | 'offloaded'): Contender {
+  const plainName = `openvpn ${number}`
+  const offloaded = how === 'offloaded'
+  const name = offloaded ? `ovpn run ${plainName}` : plainName
   const running: Running[] = []
   let folder: string | undefined
   const version = async () => {
@@ -43,11 +64,12 @@ function contender(name: string, series: string, findProgram: () => Promise<stri
     ciphers: ['aes-256-gcm', 'chacha20-poly1305'],
     transports: ['udp', 'tcp'],
     workers: [],
+    ...(offloaded && { subjects: ['tcp', 'over-tcp'], against: plainName }),
     version,
     async unavailable() {
       try {
         const found = await version()
-        if (!found.startsWith(`${series}.`)) return `this is OpenVPN ${found}`
+        if (!found.startsWith(`${number}.`)) return `this is OpenVPN ${found}`
       } catch (error) {
         return (error as Error).message
       }
@@ -60,8 +82,10 @@ function contender(name: string, series: string, findProgram: () => Promise<stri
       const near = await createIdentity(folder, 'near')
       const far = await createIdentity(folder, 'far')
       const program = await findProgram()
+      const command = offloaded ? [process.execPath, MAIN, 'run', ...program] : program
+      const more = offloaded ? [] : ['--disable-dco']
       const begin = (side: Side) =>
-        running.push(startInside(side.end.netns, [...program, ...settings(side, options)]))
+        running.push(startInside(side.end.netns, [...command, ...settings(side, options), ...more]))
       begin({
         ...{ role: 'server', own: far, other: near, end: topology.far, remote: topology.near },
         ...{ vpn: FAR_VPN, remoteVpn: NEAR_VPN },
@@ -71,6 +95,9 @@ function contender(name: string, series: string, findProgram: () => Promise<stri
         ...{ vpn: NEAR_VPN, remoteVpn: FAR_VPN },
       })
       await ready(name, topology, options, running)
+      for (const { output } of running) {
+        if (offloaded !== OFFLOADED.test(output())) throw new Error(`${name}:\n${output()}`)
+      }
       return { near: NEAR_VPN, far: FAR_VPN, processes: running.map(({ pid }) => pid) }
     },
     async down() {
@@ -80,6 +107,8 @@ function contender(name: string, series: string, findProgram: () => Promise<stri
     },
   }
 }
+
+const OFFLOADED = /DCO device \S+ opened/
 
 interface Identity {
   certificate: string
@@ -136,6 +165,6 @@ function settings(side: Side, { transport, cipher }: TunnelOptions): string[] {
     ...['--cert', own.certificate, '--key', own.key, '--peer-fingerprint', other.fingerprint],
     ...['--ifconfig', side.vpn, side.remoteVpn],
     ...['--tun-mtu', String(TUNNEL_MTU), '--mssfix', '0', '--data-ciphers', cipher!.toUpperCase()],
-    ...['--disable-dco', '--verb', '3', '--ping', '10', '--ping-restart', '60'],
+    ...['--verb', '3', '--ping', '10', '--ping-restart', '60'],
   ]
 }
