@@ -2,7 +2,7 @@
 import { accessSync, constants, existsSync, readFileSync } from 'node:fs'
 
 /** Bits of capability sets (include/uapi/linux/capability.h). */
-const CAP = { NET_ADMIN: 12, SYS_ADMIN: 21 } as const
+const CAP = { NET_ADMIN: 12, SYS_PTRACE: 19, SYS_ADMIN: 21 } as const
 
 const TUN = '/dev/net/tun'
 
@@ -25,6 +25,11 @@ export function missingForDriver(): string[] {
     )
   }
   return missing
+}
+
+/** Whether processes of other users cannot be looked into. */
+export function missingForOtherUsers(): boolean {
+  return !hasCapability('SYS_PTRACE')
 }
 
 /** The same for the demonstration, which makes network namespaces too. */

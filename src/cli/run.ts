@@ -1,14 +1,15 @@
 /** `ovpn run`: an unmodified program that finds the driver as if the kernel had it. */
 import { Command } from 'commander'
 import { become, Connection, LAUNCHER_FD, LaunchError, prepare } from '../interpose/launcher.ts'
-import { takeFdOf } from '../interpose/process.ts'
+import { requireInsight, takeFdOf } from '../interpose/process.ts'
 import { Supervisor } from '../interpose/supervisor.ts'
 import { Watch } from '../interpose/watch.ts'
-import { O_RDWR } from '../platform/layout.ts'
+import { OsError } from '../platform/error.ts'
+import { E, O_RDWR } from '../platform/layout.ts'
 import { openLibc } from '../platform/libc.ts'
 import { blockOfText } from '../platform/memory.ts'
 import { openOwnNetns } from '../platform/netns.ts'
-import { Listener } from '../platform/seccomp.ts'
+import { Listener, leaveSession } from '../platform/seccomp.ts'
 import { createDriver } from '../runtime/driver.ts'
 import { originOfNetns } from '../runtime/origin.ts'
 import { MSSFIX_MAX } from '../uapi/spec.ts'
@@ -16,7 +17,7 @@ import { mssfix, workers } from './arguments.ts'
 import { type Environment, randomWord } from './compose.ts'
 import { CliError } from './errors.ts'
 import { withExamples } from './options.ts'
-import { missingForDriver } from './requirements.ts'
+import { missingForDriver, missingForOtherUsers } from './requirements.ts'
 
 interface Options {
   fallback?: true
@@ -52,6 +53,7 @@ export function runCommand(environment: Environment): Command {
           ...(options.mssfix === MSSFIX_MAX ? [] : ['--mssfix', String(options.mssfix)]),
           ...(options.verbose ? ['--verbose'] : []),
         ])
+        if (missingForOtherUsers()) environment.note(`${OTHER_USERS} ${INSIGHT}`)
       } catch (error) {
         if (!(error instanceof LaunchError)) throw error
         if (!options.fallback) throw new CliError(`cannot offload: ${error.message}`)
@@ -65,6 +67,14 @@ export function runCommand(environment: Environment): Command {
     'sudo ovpn run openvpn --config server.conf',
     'sudo ovpn run --fallback openvpn --config client.conf',
   )
+}
+
+const INSIGHT =
+  'looking into the program takes CAP_SYS_PTRACE: run it as root (sudo), or the container with --cap-add SYS_PTRACE'
+const OTHER_USERS = 'if the program changes its user, it loses offload:'
+
+function isForbidden(error: Error): boolean {
+  return error instanceof OsError && (error.errno === E.EPERM || error.errno === E.EACCES)
 }
 
 const SUPERVISE = 'run-supervisor'
@@ -87,10 +97,11 @@ export function superviseCommand(environment: Environment): Command {
       for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const) {
         process.on(signal, () => {})
       }
+      leaveSession()
       const launcher = new Connection(LAUNCHER_FD)
       await supervise(environment, launcher, { pid, fd }, options).catch((error: Error) => {
-        launcher.refuse(error.message)
-        throw error
+        launcher.refuse(isForbidden(error) ? `${error.message}\n  ${INSIGHT}` : error.message)
+        process.exit(1)
       })
     })
 }
@@ -117,7 +128,7 @@ async function supervise(
   const settings = { workers: options.workers }
   const driver = createDriver(log, () => randomWord(environment), settings)
   // Where processes cannot be looked into, that is found before anything has changed for the program.
-  close(takeFdOf(launcher.pid, launcher.fd))
+  requireInsight(launcher.pid, launcher.fd)
   connection.ready()
   const number = connection.receive()
   if (number === '') return

@@ -4,9 +4,24 @@ import { OsError } from '../platform/error.ts'
 import { openProcess, takeFd } from '../platform/fds.ts'
 import { E, SOCK_NONBLOCK } from '../platform/layout.ts'
 import { openLibc } from '../platform/libc.ts'
+import { readMemory } from '../platform/seccomp.ts'
 
 const CAP_NET_ADMIN = 12n
 const OWN_USER_NAMESPACE = readlinkSync('/proc/self/ns/user')
+
+/**
+ * Finds out whether this process may look into another, one of whose descriptors is `fd`.
+ *
+ * @throws OsError EPERM, or what a filter of system calls answers
+ */
+export function requireInsight(pid: number, fd: number): void {
+  openLibc().close(takeFdOf(pid, fd))
+  try {
+    readMemory(pid, 0, 1)
+  } catch (error) {
+    if (!(error instanceof OsError) || error.errno !== E.EFAULT) throw error // nothing is there
+  }
+}
 
 /** A duplicate of a descriptor of the thread's process. @throws OsError EBADF, EPERM, ESRCH */
 export function takeFdOf(tid: number, fd: number): number {
@@ -30,12 +45,17 @@ function openThread(tid: number): number {
   }
 }
 
-/** What a descriptor is of, as /proc tells: `socket:[1234]`; undefined where there is none of that number. */
+/**
+ * What a descriptor is of, as /proc tells: `socket:[1234]`; undefined where there is none of that number.
+ *
+ * @throws OsError EACCES: the process may not be looked into
+ */
 export function identityOf(tid: number, fd: number): string | undefined {
   try {
     return readlinkSync(`/proc/${tid}/fd/${fd}`)
-  } catch {
-    return undefined
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EACCES') return undefined
+    throw new OsError(E.EACCES, 'readlink', `cannot look into process ${tid}`)
   }
 }
 

@@ -37,7 +37,7 @@ const ENOENT = 2
 const EOPNOTSUPP = 95
 const SOL_NETLINK = 270
 const OPTION = { ADD_MEMBERSHIP: 1, DROP_MEMBERSHIP: 2, CAP_ACK: 10, EXT_ACK: 11 } as const
-/** What may wait unread: beyond this, what answers nothing is left out. */
+/** What may wait unread. Beyond this, the kernel keeps what it has, and what the driver says is lost, as ENOBUFS tells. */
 const QUEUE_BYTES = 1 << 20
 
 export class VirtualSocket {
@@ -61,9 +61,15 @@ export class VirtualSocket {
     })
   }
 
-  /** Takes a datagram of the program; resolves to 0 when all of it was answered, or to -errno. */
-  send(datagram: Uint8Array, privileged: boolean): Promise<number> {
-    const sent = this.#turn.then(() => this.#send(datagram, privileged))
+  /**
+   * Takes a datagram of the program; resolves to 0 when all of it was answered, or to -errno. `begins` is called when its turn
+   * has come: several processes may share the socket.
+   */
+  send(datagram: Uint8Array, privileged: boolean, begins: () => void): Promise<number> {
+    const sent = this.#turn.then(() => {
+      begins()
+      return this.#send(datagram, privileged)
+    })
     this.#turn = sent.catch(() => undefined)
     return sent
   }
@@ -88,19 +94,19 @@ export class VirtualSocket {
     return relay.setOption(level, name, value)
   }
 
-  /** Queues what the kernel has sent. */
-  takeFromKernel(): void {
-    if (this.#closed) return
-    for (;;) {
+  /** Queues what the kernel has sent, as far as there is room: false when there is none, and the rest stays where it is. */
+  takeFromKernel(): boolean {
+    while (!this.#closed) {
+      if (this.#isFull) return false
       const got = this.#options.relay.receive()
       if (typeof got !== 'number') this.#push({ ...got, bytes: this.#withKinds(got.bytes) })
-      else if (got === -E.EAGAIN) return
+      else if (got === -E.EAGAIN) return true
       else {
-        const none = new Uint8Array(0)
-        this.#push({ bytes: none, from: none, errno: -got })
-        if (got !== -E.ENOBUFS) return
+        this.#fail(-got)
+        if (got !== -E.ENOBUFS) return true
       }
     }
+    return true
   }
 
   /** The next arrival was received. */
@@ -138,7 +144,9 @@ export class VirtualSocket {
         const isDone = this.#options.families.has(one.type) && refusalOf(answers) === 0
         const isDump = (one.flags & NLM_F.DUMP) === NLM_F.DUMP
         if (isDone && !isDump) await this.#options.done(one.type, one.payload)
-        for (const bytes of answers) this.#push({ bytes, from: KERNEL })
+        // As many answers as a dump has, but not those of a program that never reads.
+        if (this.#isFull) this.#fail(E.ENOBUFS)
+        else for (const bytes of answers) this.#push({ bytes, from: KERNEL })
       } else if (!privileged && changes(one, this.#options.channel.protocol)) {
         return -E.EPERM
       } else {
@@ -232,7 +240,8 @@ export class VirtualSocket {
     if (asking !== undefined && isBarrier(first, asking.barrier)) asking.done()
     else if (asking !== undefined && (first.seq !== 0 || first.pid !== 0)) {
       asking.answers.push(datagram)
-    } else if (this.#queued < QUEUE_BYTES) this.#push({ bytes: datagram, from: KERNEL })
+    } else if (this.#isFull) this.#fail(E.ENOBUFS)
+    else this.#push({ bytes: datagram, from: KERNEL })
   }
 
   #toKernel(datagram: Uint8Array): number {
@@ -240,6 +249,18 @@ export class VirtualSocket {
     // It has answered before the call returns.
     this.takeFromKernel()
     return sent < 0 ? sent : 0
+  }
+
+  get #isFull(): boolean {
+    return this.#queued >= QUEUE_BYTES
+  }
+
+  /** The next call to receive fails, whatever waits. */
+  #fail(errno: number): void {
+    if (this.queue[0]?.errno === errno) return
+    const none = new Uint8Array(0)
+    this.queue.unshift({ bytes: none, from: none, errno })
+    this.#options.arrived()
   }
 
   #push(arrival: Arrival): void {

@@ -12,11 +12,11 @@ import type { Channel, Protocol } from '../driver/channel.ts'
 import { Requester } from '../driver/channel.ts'
 import { decodeFamily, encodeGetFamily, GENL_ID_CTRL } from '../netlink/control.ts'
 import { OsError } from '../platform/error.ts'
-import { E, IOVEC, MSG_DONTWAIT, MSGHDR, SOCKADDR_NL } from '../platform/layout.ts'
+import { E, MSG_DONTWAIT, MSGHDR, SOCKADDR_NL } from '../platform/layout.ts'
 import { openLibc } from '../platform/libc.ts'
 import { createBlock } from '../platform/memory.ts'
 import { netnsId, openNetnsOf } from '../platform/netns.ts'
-import { openPair, openRelay } from '../platform/relay.ts'
+import { openPair, openRelay, type RelaySocket } from '../platform/relay.ts'
 import {
   architecture,
   type CallNumbers,
@@ -29,6 +29,7 @@ import { dialects } from '../uapi/dialects/index.ts'
 import { ApiError, errnoNumber } from '../uapi/errno.ts'
 import type { DialectName } from '../uapi/types.ts'
 import { FD_COUNT, FIRST_FD } from './filter.ts'
+import { checkReceiver, gather, MAX_SEND_BYTES, scatter, word, writeAddress } from './memory.ts'
 import { flagsOf, identityOf, isPrivileged, isSignalled, takeFdOf } from './process.ts'
 import { VirtualSocket } from './socket.ts'
 import { Streams } from './streams.ts'
@@ -52,20 +53,28 @@ export interface SupervisorOptions {
 type CallName = keyof CallNumbers
 type Fate = number | 'pass' | 'answered' | 'later'
 
+/** A call that waits for something to receive, at most until then (as performance.now() counts). */
+interface Receiver {
+  readonly call: TrappedCall
+  readonly until: number
+}
+
 interface Served {
+  readonly identity: string
   readonly socket: VirtualSocket
-  readonly relay: ReturnType<typeof openRelay>
+  readonly relay: RelaySocket
   /** Our end of the pair. */
   readonly end: number
   readonly netns: number
-  /** Calls that wait for something to receive. */
-  readonly receivers: TrappedCall[]
+  readonly receivers: Receiver[]
   /** The call that is carried out, and its thread. */
   call: TrappedCall
   tid: number
   /** Whether a byte lies in the program's end. */
   marked: boolean
   unwatch: (() => void)[]
+  /** Whether the kernel's messages wait for room. */
+  paused: boolean
 }
 
 const AF_NETLINK = 16
@@ -75,9 +84,20 @@ const ERESTARTSYS = 512
 const F_DUPFD = 0
 const F_DUPFD_CLOEXEC = 1030
 const SOL_SOCKET = 1
-const FORCED_BUFFERS = [32, 33] // SO_SNDBUFFORCE, SO_RCVBUFFORCE
-const MAX_SEND_BYTES = 1 << 20
-const MAX_PIECES = 1024
+const SO_RCVTIMEO = 20
+/**
+ * Options of SOL_SOCKET that may be set: SO_REUSEADDR, SO_SNDBUF, SO_RCVBUF, SO_PRIORITY, SO_PASSCRED, SO_RCVTIMEO,
+ * SO_SNDTIMEO, SO_TIMESTAMP. Others hold an address or a descriptor, which mean something else here, or ask for rights.
+ */
+const PLAIN_OPTIONS = [2, 7, 8, 12, 16, 20, 21, 29]
+/** SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_MARK: for CAP_NET_ADMIN. */
+const PRIVILEGED_OPTIONS = [32, 33, 36]
+const SOL_NETLINK = 270
+const NETLINK_LISTEN_ALL_NSID = 8
+/** Each takes four descriptors here. */
+const MAX_SOCKETS = 4096
+/** Calls that are taken before anything else has its turn. */
+const CALLS_AT_ONCE = 64
 const SIGNAL_LOOK_MS = 50
 const PROTOCOL: { readonly [number: number]: Protocol } = { 0: 'route', 16: 'generic' }
 
@@ -122,13 +142,13 @@ export class Supervisor {
     const { listener, watch } = this.#options
     return new Promise((resolve) => {
       const unwatch = watch.add(listener.fd, () => {
-        for (;;) {
+        for (let i = 0; i < CALLS_AT_ONCE; i++) {
           const call = listener.receive()
           if (call === 'none') return
           if (call === 'ended') {
             unwatch()
             clearInterval(this.#signals)
-            for (const [identity, served] of this.#served) this.#release(identity, served)
+            for (const served of this.#served.values()) this.#release(served)
             this.#streams.close()
             resolve()
             return
@@ -173,6 +193,7 @@ export class Supervisor {
         return this.#send(served, call, gather(tid, args[1]!))
       case 'sendto':
         if (args[2]! > MAX_SEND_BYTES) return -E.EMSGSIZE
+        checkReceiver(tid, args[4]!, ints[5]!)
         return this.#send(served, call, readMemory(tid, args[1]!, args[2]!))
       case 'recvmsg':
       case 'recvfrom':
@@ -188,9 +209,9 @@ export class Supervisor {
       case 'setsockopt': {
         const [, level, option, , length] = ints as [number, number, number, number, number]
         if (length < 0 || length > 4096) return -E.EINVAL
-        if (level === SOL_SOCKET && FORCED_BUFFERS.includes(option) && !isPrivileged(tid)) {
-          return -E.EPERM
-        }
+        const refused = level === SOL_SOCKET ? refusalOf(tid, option) : 0
+        if (refused < 0) return refused
+        if (level === SOL_NETLINK && option === NETLINK_LISTEN_ALL_NSID) return -E.EPERM
         return socket.setOption(level, option, readMemory(tid, args[3]!, length))
       }
       case 'getsockopt':
@@ -201,7 +222,8 @@ export class Supervisor {
         if (ints[1] !== F_DUPFD && ints[1] !== F_DUPFD_CLOEXEC) return 'pass'
         return this.#duplicate(call, fd, ints[2]!, ints[1] === F_DUPFD_CLOEXEC)
       default:
-        return 'pass' // dup2 and dup3 choose their number themselves
+        // dup2 and dup3 choose their number themselves. Out of the range, it would be no netlink socket any more.
+        return ints[1]! >= FIRST_FD && ints[1]! < FIRST_FD + FD_COUNT ? 'pass' : -EBADF
     }
   }
 
@@ -220,12 +242,18 @@ export class Supervisor {
     if (family !== AF_NETLINK || protocol === undefined || (type !== 2 && type !== 3)) return 'pass'
     const at = this.#freeNumber(call.tid, FIRST_FD)
     if (at === undefined) return -EMFILE
+    if (this.#served.size >= MAX_SOCKETS) return -ENFILE
+    using opened = new DisposableStack()
     const netns = openNetnsOf(call.tid)
+    opened.defer(() => this.#os.close(netns))
     const program = this.#programOf(call.tid, netns)
-    const channel = await openChannel(protocol, program)
-    const relay = openRelay(type, number, netns)
+    const channel = opened.adopt(await openChannel(protocol, program), (one) => one.close())
+    const relay = opened.use(openRelay(type, number, netns))
     const { own, other } = openPair('datagrams')
+    opened.defer(() => this.#os.close(own))
+    const identity = identityOf(process.pid, other)!
     const served: Served = {
+      identity,
       socket: new VirtualSocket({
         channel,
         relay,
@@ -235,28 +263,38 @@ export class Supervisor {
         done: (family, payload) => this.#done(served, family, payload),
       }),
       ...{ relay, end: own, netns, receivers: [], call, tid: call.tid, marked: false, unwatch: [] },
+      paused: false,
     }
     program.follow(served)
-    const identity = identityOf(process.pid, other)!
     if ((flags & 0o4000) !== 0) this.#os.fcntl(other, 4, 0o4002)
     const given = listener.giveFd(call, other, at, {
       cloexec: (flags & 0o2000000) !== 0,
       answer: true,
     })
     this.#os.close(other)
+    if (given < 0) return given === -EBADF ? -EMFILE : given
+    opened.move()
     this.#served.set(identity, served)
-    if (given < 0) {
-      this.#release(identity, served)
-      return given === -EBADF ? -EMFILE : given
-    }
     served.unwatch.push(
       watch.add(own, () => {
-        // Nothing but the end is to be read there.
-        if (this.#hasEnded(own)) this.#release(identity, served)
+        if (this.#hasEnded(own)) this.#release(served)
+        // What was written there came around the filter. Whoever waits for an answer gets the end.
+        else this.#os.shutdown(own, SHUT_WR)
       }),
-      watch.add(relay.fd, () => served.socket.takeFromKernel()),
     )
+    this.#followKernel(served)
     return 'answered'
+  }
+
+  #followKernel(served: Served): void {
+    served.paused = false
+    const unwatch = this.#options.watch.add(served.relay.fd, () => {
+      if (served.socket.takeFromKernel()) return
+      served.paused = true
+      served.unwatch = served.unwatch.filter((one) => one !== unwatch)
+      unwatch()
+    })
+    served.unwatch.push(unwatch)
   }
 
   /** A number of the range that the process does not use, at least `from`. */
@@ -276,10 +314,10 @@ export class Supervisor {
     return got === 0 || (got < 0 && got !== -E.EAGAIN)
   }
 
-  #release(identity: string, served: Served): void {
-    if (!this.#served.delete(identity)) return
+  #release(served: Served): void {
+    if (!this.#served.delete(served.identity)) return
     for (const unwatch of served.unwatch) unwatch()
-    for (const call of served.receivers.splice(0)) this.#options.listener.fail(call, EBADF)
+    for (const { call } of served.receivers.splice(0)) this.#options.listener.fail(call, EBADF)
     served.socket.close()
     this.#os.close(served.end)
     this.#os.close(served.netns)
@@ -321,9 +359,13 @@ export class Supervisor {
 
   async #send(served: Served, call: TrappedCall, datagram: Uint8Array): Promise<number> {
     const { tid } = call
-    served.tid = tid
-    served.call = call
-    const sent = await served.socket.send(datagram, isPrivileged(tid))
+    const privileged = isPrivileged(tid)
+    // Who was killed meanwhile may have been somebody else's memory.
+    if (!this.#options.listener.waits(call)) return -E.EINTR
+    const sent = await served.socket.send(datagram, privileged, () => {
+      served.tid = tid
+      served.call = call
+    })
     return sent < 0 ? sent : datagram.length
   }
 
@@ -331,7 +373,7 @@ export class Supervisor {
     const flags = call.nr === architecture!.calls.recvmsg ? call.ints[2]! : call.ints[3]!
     if (served.socket.queue.length > 0) return this.#deliver(served, call)
     if ((flags & MSG_DONTWAIT) !== 0 || !flagsOf(call.tid, call.ints[0]!).blocking) return -E.EAGAIN
-    served.receivers.push(call)
+    served.receivers.push({ call, until: performance.now() + patienceOf(served.relay) })
     this.#signals ??= setInterval(() => this.#interrupt(), SIGNAL_LOOK_MS)
     return 'later'
   }
@@ -339,12 +381,14 @@ export class Supervisor {
   /** Calls that wait must not keep signals from their threads: the kernel makes EINTR of it, or starts them again. */
   #interrupt(): void {
     const { listener } = this.#options
+    const now = performance.now()
     let waiting = 0
     for (const { receivers } of this.#served.values()) {
-      for (const [i, call] of [...receivers.entries()].reverse()) {
-        if (listener.waits(call) && !isSignalled(call.tid)) continue
+      for (const [i, { call, until }] of [...receivers.entries()].reverse()) {
+        const isLate = now >= until
+        if (!isLate && listener.waits(call) && !isSignalled(call.tid)) continue
         receivers.splice(i, 1)
-        listener.fail(call, ERESTARTSYS)
+        listener.fail(call, isLate ? E.EAGAIN : ERESTARTSYS)
       }
       waiting += receivers.length
     }
@@ -356,7 +400,7 @@ export class Supervisor {
   #arrived(served: Served): void {
     const { listener } = this.#options
     while (served.receivers.length > 0 && served.socket.queue.length > 0) {
-      const call = served.receivers.shift()!
+      const { call } = served.receivers.shift()!
       if (!listener.waits(call)) continue
       let fate: Fate
       try {
@@ -391,6 +435,7 @@ export class Supervisor {
     if ((flags & MSG_PEEK) === 0 || errno !== undefined) {
       served.socket.shift()
       if (served.socket.queue.length === 0) this.#unmark(served, tid, ints[0]!)
+      if (served.paused && served.socket.takeFromKernel()) this.#followKernel(served)
     }
     if (errno !== undefined) return -errno
     return (flags & MSG_TRUNC) !== 0 ? bytes.length : Math.min(bytes.length, room)
@@ -402,7 +447,10 @@ export class Supervisor {
     served.marked = false
     const theirs = takeFdOf(tid, fd)
     const header = createBlock(MSGHDR.size)
-    this.#os.recvmsg(theirs, header.base, MSG_DONTWAIT)
+    // Another thread may have put something else at that number.
+    if (identityOf(process.pid, theirs) === served.identity) {
+      this.#os.recvmsg(theirs, header.base, MSG_DONTWAIT)
+    }
     this.#os.close(theirs)
   }
 
@@ -433,68 +481,23 @@ export class Supervisor {
 }
 
 const EBADF = 9
+const ENFILE = 23
 const EMFILE = 24
+const ENOPROTOOPT = 92
+const SHUT_WR = 1
 
-/** What a `msghdr` of the program wants sent. @throws OsError */
-function gather(tid: number, address: number): Uint8Array {
-  const pieces = piecesOf(tid, address)
-  const total = pieces.reduce((sum, { length }) => sum + length, 0)
-  if (total > MAX_SEND_BYTES) throw new OsError(E.EMSGSIZE, 'sendmsg', 'too long')
-  const bytes = new Uint8Array(total)
-  let at = 0
-  for (const { base, length } of pieces) {
-    bytes.set(readMemory(tid, base, length), at)
-    at += length
-  }
-  return bytes
+/** 0, or -errno, for an option of SOL_SOCKET that a program wants to set. */
+function refusalOf(tid: number, option: number): number {
+  if (PLAIN_OPTIONS.includes(option)) return 0
+  if (!PRIVILEGED_OPTIONS.includes(option)) return -ENOPROTOOPT
+  return isPrivileged(tid) ? 0 : -E.EPERM
 }
 
-/** Writes a datagram and its sender where a `msghdr` of the program says; returns the room that was there. @throws OsError */
-function scatter(tid: number, address: number, bytes: Uint8Array, from: Uint8Array): number {
-  const header = readMemory(tid, address, MSGHDR.size)
-  const view = new DataView(header.buffer, header.byteOffset, MSGHDR.size)
-  const name = Number(view.getBigUint64(MSGHDR.name, true))
-  let room = 0
-  for (const { base, length } of piecesOf(tid, address)) {
-    if (room < bytes.length) writeMemory(tid, base, bytes.subarray(room, room + length))
-    room += length
-  }
-  if (name !== 0) {
-    const nameRoom = view.getInt32(MSGHDR.namelen, true)
-    writeMemory(tid, name, from.subarray(0, Math.max(nameRoom, 0)))
-  }
-  writeMemory(tid, address + MSGHDR.namelen, word(name === 0 ? 0 : from.length))
-  writeMemory(tid, address + MSGHDR.controllen, new Uint8Array(8))
-  writeMemory(tid, address + MSGHDR.flags, word(bytes.length > room ? MSG_TRUNC : 0))
-  return room
-}
-
-function piecesOf(tid: number, address: number): { base: number; length: number }[] {
-  const header = readMemory(tid, address, MSGHDR.size)
-  const view = new DataView(header.buffer, header.byteOffset, MSGHDR.size)
-  const at = Number(view.getBigUint64(MSGHDR.iov, true))
-  const count = Number(view.getBigUint64(MSGHDR.iovlen, true))
-  if (count > MAX_PIECES) throw new OsError(E.EMSGSIZE, 'sendmsg', 'too many pieces')
-  const pieces = readMemory(tid, at, count * IOVEC.size)
-  const found = new DataView(pieces.buffer, pieces.byteOffset, pieces.length)
-  return Array.from({ length: count }, (_, i) => ({
-    base: Number(found.getBigUint64(i * IOVEC.size + IOVEC.base, true)),
-    length: Number(found.getBigUint64(i * IOVEC.size + IOVEC.len, true)),
-  }))
-}
-
-/** As getsockname() gives an address: cut to the room there is, with its whole length. */
-function writeAddress(tid: number, name: Uint8Array, address: number, lengthAt: number): number {
-  const given = readMemory(tid, lengthAt, 4)
-  const room = new DataView(given.buffer, given.byteOffset).getInt32(0, true)
-  if (room < 0) return -E.EINVAL
-  writeMemory(tid, address, name.subarray(0, room))
-  writeMemory(tid, lengthAt, word(name.length))
-  return 0
-}
-
-function word(value: number): Uint8Array {
-  const bytes = new Uint8Array(4)
-  new DataView(bytes.buffer).setInt32(0, value, true)
-  return bytes
+/** Milliseconds that receiving may take: SO_RCVTIMEO, 0 of which is for ever. */
+function patienceOf(relay: RelaySocket): number {
+  const value = relay.getOption(SOL_SOCKET, SO_RCVTIMEO, 16)
+  if (typeof value === 'number' || value.length < 16) return Infinity
+  const view = new DataView(value.buffer, value.byteOffset)
+  const ms = Number(view.getBigInt64(0, true)) * 1000 + Number(view.getBigInt64(8, true)) / 1000
+  return ms === 0 ? Infinity : ms
 }

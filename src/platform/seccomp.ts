@@ -38,6 +38,7 @@ interface Architecture {
   readonly execve: number
   readonly prlimit64: number
   readonly rtSigaction: number
+  readonly setsid: number
   readonly processVmReadv: number
   readonly processVmWritev: number
 }
@@ -50,7 +51,7 @@ const ARCHITECTURES: { readonly [arch: string]: Architecture } = {
       ...{ sendto: 44, recvfrom: 45, sendmsg: 46, recvmsg: 47 },
       ...{ dup: 32, dup2: 33, dup3: 292, fcntl: 72 },
     },
-    ...{ seccomp: 317, prctl: 157, execve: 59, prlimit64: 302, rtSigaction: 13 },
+    ...{ seccomp: 317, prctl: 157, execve: 59, prlimit64: 302, rtSigaction: 13, setsid: 112 },
     ...{ processVmReadv: 310, processVmWritev: 311 },
   },
   arm64: {
@@ -60,7 +61,7 @@ const ARCHITECTURES: { readonly [arch: string]: Architecture } = {
       ...{ getsockopt: 209, sendto: 206, recvfrom: 207, sendmsg: 211, recvmsg: 212 },
       ...{ dup: 23, dup2: undefined, dup3: 24, fcntl: 25 },
     },
-    ...{ seccomp: 277, prctl: 167, execve: 221, prlimit64: 261, rtSigaction: 134 },
+    ...{ seccomp: 277, prctl: 167, execve: 221, prlimit64: 261, rtSigaction: 134, setsid: 157 },
     ...{ processVmReadv: 270, processVmWritev: 271 },
   },
 }
@@ -162,6 +163,11 @@ export function setFdLimit({ soft, hard }: FdLimit, os: Syscalls = openLibc()): 
 export function resetSignal(signal: number, os: Syscalls = openLibc()): void {
   const action = createBlock(32) // SIG_DFL is 0
   os.syscall(here().rtSigaction, signal, action.base, 0, 8, 0, 0)
+}
+
+/** Puts the calling process into a session of its own, without a terminal. */
+export function leaveSession(os: Syscalls = openLibc()): void {
+  os.syscall(here().setsid, 0, 0, 0, 0, 0, 0) // EPERM: it leads its group already
 }
 
 /**
@@ -332,7 +338,5 @@ function move(os: Syscalls, nr: number, tid: number, far: number, near: number, 
   const moved = os.syscall(nr, tid, pieces.base, 1, pieces.base + 16, 1, 0)
   check(moved, 'process_vm_readv', `cannot look into process ${tid}`)
   if (moved < length)
-    throw new OsError(EFAULT, 'process_vm_readv', `process ${tid} gave a bad address`)
+    throw new OsError(E.EFAULT, 'process_vm_readv', `process ${tid} gave a bad address`)
 }
-
-const EFAULT = 14
