@@ -90,11 +90,6 @@ export class SendWindow {
     for (let i = 0; i < at; i++) unacked[i]!.laterAcks++
   }
 
-  /** Makes every unacknowledged message due. */
-  resend(now: Millis): void {
-    for (const message of this.#unacked) message.due = Math.min(message.due, now)
-  }
-
   /** The next message to send at `now`, the oldest first; it then waits for its timeout. */
   take(now: Millis): Message | undefined {
     for (const message of this.#unacked) {
@@ -159,13 +154,8 @@ export class AckQueue {
   readonly #waiting: number[] = []
   #recent: number[] = []
 
-  /** Whether one waits that has not been sent since it was added. */
-  get isWaiting(): boolean {
-    return this.#waiting.length > 0
-  }
-
-  /** How many wait. */
-  get length(): number {
+  /** How many wait that have not been sent since they were added. */
+  get waiting(): number {
     return this.#waiting.length
   }
 
