@@ -50,9 +50,18 @@ export interface PeerCounters {
   /** Outside. */
   readonly linkRxBytes: number
   readonly linkTxBytes: number
+  readonly linkRxPackets: number
+  readonly linkTxPackets: number
 }
 
-const NOTHING: PeerCounters = { vpnRxBytes: 0, vpnTxBytes: 0, linkRxBytes: 0, linkTxBytes: 0 }
+const NOTHING: PeerCounters = {
+  vpnRxBytes: 0,
+  vpnTxBytes: 0,
+  linkRxBytes: 0,
+  linkTxBytes: 0,
+  linkRxPackets: 0,
+  linkTxPackets: 0,
+}
 
 /** One interface. `close` removes it. */
 export class DataChannel {

@@ -39,7 +39,14 @@ export interface AuthRequest {
 }
 
 export type AuthDecision =
-  | { readonly allow: true; readonly settings?: ClientSettings; readonly commonName?: string }
+  | {
+      readonly allow: true
+      readonly settings?: ClientSettings
+      /** Another than the certificate's. */
+      readonly commonName?: string
+      /** For the client to show in place of its password from now on, and the user name to go with it. */
+      readonly token?: { readonly token: string; readonly username?: string }
+    }
   | { readonly allow: false; readonly failure: AuthFailure; readonly why?: string }
 
 /** What one client gets that others do not. */
@@ -76,8 +83,10 @@ export interface Farewell {
 export interface ServerPolicy {
   /** Whether credentials are good; only asked where there are some, or some are required. */
   authenticate?(request: AuthRequest): Promise<AuthDecision>
-  /** What an authenticated client gets; a refusal is told to it. `addresses` are those that it will have unless told otherwise. */
-  admit?(client: ClientIdentity, signal: AbortSignal): Promise<ClientSettings | AuthFailure>
+  /** Ask it of clients without credentials, too. */
+  readonly decidesAll?: boolean
+  /** What an authenticated client gets beside what `authenticate` said; `commonName` and `token` are not looked at. */
+  admit?(client: ClientIdentity, signal: AbortSignal): Promise<AuthDecision>
   connected?(client: ConnectedClient): void
   rekeyed?(client: ConnectedClient, keyId: number): void
   floated?(client: ConnectedClient): void

@@ -8,11 +8,8 @@ export interface Agreed {
   readonly peerId: number
   readonly v4?: string | undefined
   readonly v6?: string | undefined
-  /** Of the data channel; undefined where the client cannot be told. */
-  readonly cipher: string | undefined
-  readonly flags: readonly string[]
-  /** For clients that know keys from TLS but no flags. */
-  readonly keyDerivation: boolean
+  /** Cipher, flags and the like, as negotiated. */
+  readonly formats: readonly string[]
   readonly tunMtu: number | undefined
   readonly authToken?: { readonly token: string; readonly username?: string } | undefined
 }
@@ -35,7 +32,7 @@ export function pushedOptions(
     options.push(`ifconfig ${agreed.v4} ${maskOf(v4.prefix)}`)
   }
   options.push(`peer-id ${agreed.peerId}`)
-  const { authToken, cipher, flags, keyDerivation, tunMtu } = agreed
+  const { authToken, formats, tunMtu } = agreed
   if (authToken !== undefined) {
     options.push(`auth-token ${authToken.token}`)
     if (authToken.username !== undefined) {
@@ -43,9 +40,7 @@ export function pushedOptions(
       options.push(formatOption(['auth-token-user', base64]))
     }
   }
-  if (cipher !== undefined) options.push(`cipher ${cipher}`)
-  if (keyDerivation) options.push('key-derivation tls-ekm')
-  if (flags.length > 0) options.push(`protocol-flags ${flags.join(' ')}`)
+  options.push(...formats)
   if (tunMtu !== undefined) options.push(`tun-mtu ${tunMtu}`)
   return options
 }

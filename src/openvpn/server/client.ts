@@ -1,0 +1,668 @@
+/**
+ * One client of the server, from the first packet that was believed to the end: its session, what was decided about it, its addresses and
+ * its place in the data channel. Who else there is is the server's business.
+ *
+ *     handshake   the session's first key exchange     -- the client's key message has come -->
+ *     deciding    the policy is asked                  -- it allows; both key messages are through; a push may be sent -->
+ *     joining     addresses, peer and keys are made    -- the push is sent -->
+ *     connected   keys are renewed, the policy is asked again each time
+ *     leaving     it has been told to go, and has a few seconds to hear it
+ *     gone        nothing of it is left
+ *
+ * Source: OpenVPN's src/openvpn/multi.c, push.c and ssl.c.
+ */
+import { ApiError } from '../../uapi/errno.ts'
+import { type PeerInfo, Proto, parsePeerInfo } from '../../wire/peer-info.ts'
+import type { DataChannel, DataPeer, PeerCounters } from '../data-channel.ts'
+import type { IpPool, Lease } from '../ip-pool.ts'
+import type { Network as SystemNetwork, SystemRoute } from '../network.ts'
+import type { Opening } from '../proto/cookie.ts'
+import {
+  type AuthFailure,
+  formatAuthFailed,
+  formatAuthPending,
+  formatInfo,
+  formatOrder,
+  parseMessage,
+} from '../proto/messages.ts'
+import { type Negotiated, negotiateAsServer } from '../proto/negotiate.ts'
+import { encodePush } from '../proto/push.ts'
+import type { Millis } from '../proto/reliable.ts'
+import { Session, type SessionSettings } from '../proto/session.ts'
+import type { SessionError } from '../proto/session-error.ts'
+import type { PeerCertificates } from '../proto/tls-engine.ts'
+import type {
+  AuthDecision,
+  ClientIdentity,
+  ClientSettings,
+  ConnectedClient,
+  ServerPolicy,
+} from './policy.ts'
+import { pushedOptions } from './pushes.ts'
+import { Responses } from './responses.ts'
+import type { Network, ServerSettings } from './settings.ts'
+import type { TransportLink } from './transport-link.ts'
+
+/** What a client needs of its server. */
+export interface ClientHost {
+  readonly settings: ServerSettings
+  readonly policy: ServerPolicy
+  readonly data: DataChannel
+  readonly pool: IpPool
+  readonly network: SystemNetwork
+  now(): Millis
+  date(): Date
+  /** Settings of a session, but for how it opened. */
+  session(opening: Opening, hello: HelloSource): SessionSettings
+  /** Calls back at that time or later; returns what ends the waiting. */
+  schedule(at: Millis, call: () => void): () => void
+  takePeerId(): number | undefined
+  releasePeerId(id: number): void
+  /** It is who it says: others of its name, and older ones at its address, go. Resolves when they have gone. */
+  claim(client: ServerClient): Promise<void>
+  moved(client: ServerClient, from: string): void
+  gone(client: ServerClient): void
+  log(text: string): void
+}
+
+/** The options string, as an answer to the client's. */
+export type HelloSource = () => { options: string }
+
+export type Stage = 'handshake' | 'deciding' | 'joining' | 'connected' | 'leaving' | 'gone'
+
+/** A push that was sent is not repeated sooner, however often it is asked for. */
+const PUSH_REPEAT: Millis = 30_000
+/** What a client that has to go has to hear it. */
+const LINGER: Millis = 5000
+const NOBODY: PeerCertificates = { chain: [], verified: true }
+
+interface Decision {
+  readonly allow: boolean
+}
+
+export class ServerClient implements ClientIdentity {
+  readonly id: number
+  readonly link: TransportLink
+  readonly session: Session
+  readonly metadata: Uint8Array | undefined
+  commonName = ''
+  username = ''
+  certificates = NOBODY
+  lastSeen: Date
+  readonly #host: ClientHost
+  readonly #commonNameOf: (peer: PeerCertificates) => string
+  readonly #gone = new AbortController()
+  readonly #responses = new Map<number, Responses>()
+  #stage: Stage = 'handshake'
+  #info: PeerInfo = parsePeerInfo('')
+  #options = ''
+  #settings: ClientSettings | undefined
+  #token: { token: string; username?: string } | undefined
+  #asked = false
+  #pushes: string[] = []
+  #pushedAt: Millis = Number.NEGATIVE_INFINITY
+  #agreed: Negotiated | undefined
+  #peer: DataPeer | undefined
+  #peerId: number | undefined
+  #lease: Lease | undefined
+  #routes: Network[] = []
+  #systemRoutes: SystemRoute[] = []
+  #since: Date | undefined
+  /** By key id: what was decided at its renewal. */
+  readonly #renewals = new Map<number, Promise<Decision>>()
+  #counters: PeerCounters | undefined
+  /** What had been moved when the present key began. */
+  #countersAtKey = { bytes: 0, packets: 0 }
+  #deadline: Millis
+  #cancel: (() => void) | undefined
+  #cancelAt: Millis = Number.POSITIVE_INFINITY
+  #work: Promise<void> = Promise.resolve()
+
+  constructor(
+    host: ClientHost,
+    id: number,
+    link: TransportLink,
+    opening: Opening,
+    commonNameOf: (peer: PeerCertificates) => string,
+  ) {
+    this.#host = host
+    this.#commonNameOf = commonNameOf
+    this.id = id
+    this.link = link
+    this.metadata = opening.metadata
+    this.lastSeen = host.date()
+    this.#deadline = host.now() + host.settings.handWindow
+    const settings = host.session(opening, () => ({ options: this.#options }))
+    this.session = new Session(
+      settings,
+      {
+        send: (packet) => this.link.send(packet),
+        certificates: (keyId, peer) => this.#certificates(keyId, peer),
+        hello: (keyId, hello) => this.#hello(keyId, hello),
+        ready: (keyId) => this.#ready(keyId),
+        use: () => this.#serially(() => this.#peer?.swapKeys()),
+        expired: () => this.#serially(() => this.#peer?.dropFormerKey()),
+        message: (text) => this.#message(text),
+        failed: (error, keysUntil) => this.#failed(error, keysUntil),
+        wake: () => this.#wake(),
+      },
+      host.now(),
+    )
+    this.#schedule()
+  }
+
+  get stage(): Stage {
+    return this.#stage
+  }
+
+  get isGone(): boolean {
+    return this.#stage === 'gone'
+  }
+
+  get protocol(): 'udp' | 'tcp' {
+    return this.link.transport.protocol
+  }
+
+  get remote(): ClientIdentity['remote'] {
+    return this.link.path.remote
+  }
+
+  get peerInfo(): ReadonlyMap<string, string> {
+    return this.#info.entries
+  }
+
+  /** Of a client that is connected. */
+  get facts(): ConnectedClient | undefined {
+    if (this.#peerId === undefined || this.#since === undefined) return undefined
+    const { id, commonName, username, certificates, protocol, remote, peerInfo, metadata } = this
+    return {
+      id,
+      commonName,
+      username,
+      certificates,
+      protocol,
+      remote,
+      peerInfo,
+      metadata,
+      peerId: this.#peerId,
+      v4: this.#lease?.v4,
+      v6: this.#lease?.v6,
+      routes: this.#routes,
+      cipher: this.#agreed?.cipher ?? '',
+      since: this.#since,
+    }
+  }
+
+  get peerId(): number | undefined {
+    return this.#peerId
+  }
+
+  get canUpdate(): boolean {
+    return this.#stage === 'connected' && (this.#info.proto & Proto.PushUpdate) !== 0
+  }
+
+  receive(packet: Uint8Array): void {
+    if (this.isGone) return
+    this.lastSeen = this.#host.date()
+    this.session.receive(packet, this.#host.now())
+    this.#schedule()
+  }
+
+  /** Sends a text of the control channel. */
+  send(text: string): void {
+    this.session.sendMessage(text)
+  }
+
+  renegotiate(): void {
+    this.session.renegotiate(this.#host.now())
+    this.#schedule()
+  }
+
+  /** Renews the key when enough has been sent with it. */
+  noteTraffic(counters: PeerCounters): void {
+    const { bytes, packets } = this.#host.settings.renegotiate
+    const before = this.#countersAtKey
+    const moved = counters.linkRxBytes + counters.linkTxBytes - before.bytes
+    const count = counters.linkRxPackets + counters.linkTxPackets - before.packets
+    if ((bytes === 0 || moved < bytes) && (packets === 0 || count < packets)) return
+    this.#countersAtKey = { bytes: before.bytes + moved, packets: before.packets + count }
+    this.renegotiate()
+  }
+
+  /** Tells it that it may not come, and why. */
+  refuse(failure: AuthFailure, why: string): void {
+    const temporary = (this.#info.proto & Proto.AuthFailTemp) !== 0
+    this.leave(why, formatAuthFailed(failure, temporary))
+  }
+
+  /** Has it go: with a message it has a few seconds to hear it. */
+  leave(reason: string, message?: string): void {
+    if (this.#stage === 'leaving' || this.isGone) return
+    const lingers = message !== undefined && !this.session.isClosed
+    this.#host.log(`${this.text}: ${reason}`)
+    this.#gone.abort()
+    const stage = this.#stage
+    this.#stage = 'leaving'
+    if (lingers) this.session.sendMessage(message)
+    this.#deadline = lingers ? this.#host.now() + LINGER : this.#host.now()
+    this.#serially(() => this.#withdraw(reason, stage === 'connected', lingers))
+    if (!lingers) this.#serially(() => this.#end())
+    this.#schedule()
+  }
+
+  /** Nothing of it is left when this resolves. */
+  async end(reason: string): Promise<void> {
+    this.leave(reason)
+    this.#serially(() => this.#end())
+    await this.#work
+  }
+
+  /** For the log. */
+  get text(): string {
+    const { address, port } = this.remote
+    const where = address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`
+    return this.commonName === '' ? where : `${this.commonName}/${where}`
+  }
+
+  #certificates(keyId: number, peer: PeerCertificates): void {
+    if (keyId === 0) {
+      this.certificates = peer
+      try {
+        this.commonName = this.#commonNameOf(peer)
+      } catch (error) {
+        this.leave((error as Error).message)
+        return
+      }
+    }
+    this.session.admit(keyId)
+  }
+
+  #hello(
+    keyId: number,
+    hello: { options: string; username: string; password: string; peerInfo: string },
+  ): void {
+    const { username, password } = hello
+    if (keyId > 0) {
+      this.#renewals.set(keyId, this.#renew(keyId, username, password))
+      return
+    }
+    this.#info = parsePeerInfo(hello.peerInfo)
+    this.#options = hello.options
+    this.username = username
+    this.#stage = 'deciding'
+    this.#serially(async () => {
+      const decision = await this.#authenticate(keyId, username, password, false)
+      if (this.#stage !== 'deciding') return
+      if (!decision.allow) {
+        this.refuse(decision.failure, decision.why ?? 'not authenticated')
+        return
+      }
+      await this.#admit(decision)
+    })
+  }
+
+  /** A renewal that failed leaves the old key its time: the client begins a new session meanwhile. */
+  #failed(error: SessionError, keysUntil: Millis | undefined): void {
+    if (this.#stage !== 'connected' || keysUntil === undefined) {
+      this.leave(error.message)
+      return
+    }
+    this.#host.log(`${this.text}: keys were not renewed: ${error.message}`)
+    this.#deadline = keysUntil
+  }
+
+  async #authenticate(
+    keyId: number,
+    username: string,
+    password: string,
+    again: boolean,
+  ): Promise<AuthDecision> {
+    const { settings, policy } = this.#host
+    const given = username !== '' || password !== ''
+    if (settings.passwords === 'require' && (username === '' || password === '')) {
+      return denied('a user name and a password are needed')
+    }
+    if (policy.authenticate === undefined) return { allow: true }
+    if (!given && settings.passwords === 'none' && !policy.decidesAll) return { allow: true }
+    const responses = new Responses()
+    this.#responses.set(keyId, responses)
+    try {
+      const asked = policy.authenticate({
+        client: this,
+        keyId,
+        username,
+        password,
+        again,
+        signal: this.#gone.signal,
+        pend: (method, seconds) => this.#pend(method, seconds),
+        responses,
+      })
+      return await this.#unlessGone(asked)
+    } catch (error) {
+      const text = error instanceof Error ? error.message : String(error)
+      return { ...denied('the server cannot tell who you are at present'), why: text }
+    } finally {
+      responses.end()
+      this.#responses.delete(keyId)
+    }
+  }
+
+  #pend(method: string, seconds: number): void {
+    const keyword = (this.#info.proto & Proto.AuthPendingKeyword) !== 0
+    this.session.sendMessage(keyword ? formatAuthPending(seconds) : formatAuthPending())
+    this.session.sendMessage(formatInfo(true, method))
+    this.#deadline = this.#host.now() + 1000 * seconds
+    this.#schedule()
+  }
+
+  async #admit(decision: AuthDecision & { allow: true }): Promise<void> {
+    const { settings, policy } = this.#host
+    if (settings.usernameAsCommonName && this.username !== '') this.commonName = this.username
+    if (decision.commonName !== undefined) this.commonName = decision.commonName
+    this.#token = decision.token
+    await this.#host.claim(this)
+    const asked = policy.admit?.(this, this.#gone.signal)
+    const admitted = asked === undefined ? decision : await this.#unlessGone(asked)
+    if (this.#stage !== 'deciding') return
+    if (!admitted.allow) {
+      this.refuse(admitted.failure, admitted.why ?? 'not admitted')
+      return
+    }
+    this.#settings =
+      admitted === decision
+        ? (decision.settings ?? {})
+        : merge(decision.settings, admitted.settings)
+    this.#tryToJoin()
+  }
+
+  async #renew(keyId: number, username: string, password: string): Promise<Decision> {
+    const decision = await this.#authenticate(keyId, username, password, true)
+    if (this.#stage !== 'connected') return { allow: false }
+    if (!decision.allow) {
+      this.refuse(decision.failure, decision.why ?? 'not authenticated any more')
+      return decision
+    }
+    if (decision.token !== undefined && decision.token.token !== this.#token?.token) {
+      this.#token = decision.token
+      this.session.sendMessage(`PUSH_REPLY,auth-token ${decision.token.token}`)
+    }
+    return decision
+  }
+
+  #ready(keyId: number): void {
+    if (keyId === 0) {
+      this.#tryToJoin()
+      return
+    }
+    this.#serially(async () => {
+      const decision = await this.#renewals.get(keyId)
+      this.#renewals.delete(keyId)
+      if (decision?.allow !== true || this.#stage !== 'connected') return
+      await this.#peer?.addKey(this.session.dataKeys(keyId))
+      const { facts } = this
+      if (facts !== undefined) this.#host.policy.rekeyed?.(facts, keyId)
+    })
+  }
+
+  #message(text: string): void {
+    const message = parseMessage(text)
+    switch (message.kind) {
+      case 'push-request':
+        this.#asked = true
+        if (this.#stage === 'connected') this.#push()
+        else this.#tryToJoin()
+        return
+      case 'cr-response':
+        for (const responses of this.#responses.values()) responses.put(message.response)
+        return
+      case 'exit':
+        this.leave('it has left')
+        return
+      default:
+        this.#host.log(`${this.text}: a message that means nothing here: ${text.slice(0, 200)}`)
+    }
+  }
+
+  #tryToJoin(): void {
+    const wanted = this.#asked || (this.#info.proto & Proto.RequestPush) !== 0
+    const ready = this.session.phase === 'ready' && this.#settings !== undefined
+    if (this.#stage !== 'deciding' || !wanted || !ready) return
+    this.#stage = 'joining'
+    this.#serially(() => this.#join())
+  }
+
+  async #join(): Promise<void> {
+    const { settings, data, pool } = this.#host
+    const own = this.#settings ?? {}
+    const { dataCiphers, dataCiphersFallback: fallback } = settings
+    const result = negotiateAsServer(
+      { dataCiphers, ...(fallback !== undefined && { fallback }), epoch: data.hasEpochs },
+      this.#info,
+      this.#options,
+    )
+    if ('refused' in result) {
+      this.refuse({ reason: 'denied', text: result.tell }, result.refused)
+      return
+    }
+    const lease = pool.acquire(settings.duplicateCn ? undefined : this.commonName, {
+      ...(own.v4 !== undefined && { v4: own.v4 }),
+      ...(own.v6 !== undefined && { v6: own.v6 }),
+    })
+    const peerId = this.#host.takePeerId()
+    this.#lease = lease
+    this.#peerId = peerId
+    if (lease === undefined || peerId === undefined) {
+      const text = 'there is no address left for you'
+      this.refuse({ reason: 'temporary', text }, 'no address is free')
+      return
+    }
+    this.#agreed = result.negotiated
+    this.session.agree(result.negotiated)
+    try {
+      this.#peer = await this.link.join(data, () => this.#addPeer(peerId, lease))
+      await this.#peer.addKey(this.session.dataKeys(0))
+      this.#addRoutes(own.routes ?? [])
+    } catch (error) {
+      if (this.#stage !== 'joining') return
+      const text = error instanceof Error ? error.message : String(error)
+      const refusal = 'the server cannot carry your packets at present'
+      this.refuse({ reason: 'temporary', text: refusal }, `the driver refuses it: ${text}`)
+      return
+    }
+    if (this.#stage !== 'joining') return
+    this.#stage = 'connected'
+    this.#since = this.#host.date()
+    this.#deadline = Number.POSITIVE_INFINITY
+    this.#pushes = encodePush(
+      'PUSH_REPLY',
+      pushedOptions(settings, own, {
+        peerId,
+        v4: lease.v4,
+        v6: lease.v6,
+        formats: result.push,
+        tunMtu: this.#info.mtu === undefined ? undefined : settings.tunMtu,
+        authToken: this.#token,
+      }),
+    )
+    this.#push()
+    this.#host.log(`${this.text}: connected, ${[lease.v4, lease.v6].filter(Boolean).join(' ')}`)
+    this.#host.policy.connected?.(this.facts!)
+    this.#schedule()
+  }
+
+  #addPeer(peerId: number, lease: Lease): Promise<DataPeer> {
+    const { settings, data } = this.#host
+    const { transport, path } = this.link
+    return data.addPeer(
+      {
+        id: peerId,
+        protocol: transport.protocol,
+        fd: transport.fd,
+        path,
+        ...lease,
+        keepalive: settings.keepalive,
+      },
+      {
+        removed: (reason) => this.leave(REMOVED[reason]),
+        floated: (remote) => {
+          const from = this.text
+          this.link.move(remote)
+          this.#host.moved(this, from)
+          if (this.facts !== undefined) this.#host.policy.floated?.(this.facts)
+        },
+        keyWorn: () => this.renegotiate(),
+        packet: (packet) => {
+          if (packet === undefined) this.leave('the connection has ended')
+          else this.receive(packet)
+        },
+      },
+    )
+  }
+
+  #addRoutes(routes: readonly Network[]): void {
+    const { settings, network, data } = this.#host
+    const allowed = routes.slice(0, settings.maxRoutesPerClient)
+    for (const { network: destination, prefix } of allowed) {
+      const gateway = destination.includes(':') ? this.#lease?.v6 : this.#lease?.v4
+      if (gateway === undefined) continue
+      const route = { destination, prefix, gateway, ifindex: data.ifindex }
+      try {
+        network.addRoute(route)
+        this.#systemRoutes.push(route)
+        this.#routes.push({ network: destination, prefix })
+      } catch (error) {
+        this.#host.log(`${this.text}: ${(error as Error).message}`)
+      }
+    }
+  }
+
+  #push(): void {
+    const now = this.#host.now()
+    if (now < this.#pushedAt + PUSH_REPEAT) return
+    this.#pushedAt = now
+    for (const message of this.#pushes) this.session.sendMessage(message)
+  }
+
+  /** Takes all away that it has in the data channel; `lingers`: but for the way that its last message takes. */
+  async #withdraw(reason: string, wasConnected: boolean, lingers: boolean): Promise<void> {
+    const { facts } = this
+    for (const route of this.#systemRoutes.splice(0)) {
+      try {
+        this.#host.network.removeRoute(route)
+      } catch (error) {
+        this.#host.log(`${this.text}: ${(error as Error).message}`)
+      }
+    }
+    const overDriver = this.protocol === 'tcp' && lingers
+    if (!overDriver) await this.#removePeer()
+    if (wasConnected && facts !== undefined) {
+      if (overDriver) this.#counters = await this.#peer?.counters().catch(() => undefined)
+      this.#host.policy.disconnected?.(facts, {
+        reason,
+        bytesReceived: this.#counters?.linkRxBytes ?? 0,
+        bytesSent: this.#counters?.linkTxBytes ?? 0,
+        seconds: Math.floor((this.#host.date().getTime() - facts.since.getTime()) / 1000),
+      })
+    }
+  }
+
+  async #removePeer(): Promise<void> {
+    const peer = this.#peer
+    this.#peer = undefined
+    this.#counters ??= await peer?.remove()
+    if (this.#lease !== undefined) this.#host.pool.release(this.#lease)
+    if (this.#peerId !== undefined) this.#host.releasePeerId(this.#peerId)
+    this.#lease = undefined
+    this.#peerId = undefined
+  }
+
+  async #end(): Promise<void> {
+    if (this.isGone) return
+    this.#stage = 'gone'
+    this.#cancel?.()
+    await this.#removePeer()
+    this.session.close()
+    this.link.close()
+    this.#host.gone(this)
+  }
+
+  /** What is asked of the policy: rejects as soon as the client is gone, whatever the policy does. */
+  #unlessGone<T>(asked: Promise<T>): Promise<T> {
+    const { signal } = this.#gone
+    return new Promise((resolve, reject) => {
+      const gone = () => reject(new Error('the client has gone'))
+      if (signal.aborted) gone()
+      signal.addEventListener('abort', gone)
+      asked.then(resolve, reject).finally(() => signal.removeEventListener('abort', gone))
+    })
+  }
+
+  /** One thing after the other, in the order in which they were asked for. */
+  #serially(step: () => Promise<void> | undefined): void {
+    this.#work = this.#work.then(step).catch((error: unknown) => {
+      if (this.#gone.signal.aborted) return
+      const refused = error instanceof ApiError && ['ENOENT', 'ENODEV'].includes(error.errno)
+      if (refused) return // the driver has removed the peer meanwhile, and says so
+      this.#host.log(`${this.text}: ${error instanceof Error ? error.message : String(error)}`)
+      this.leave('something went wrong')
+    })
+  }
+
+  #wake(): void {
+    queueMicrotask(() => {
+      if (this.isGone) return
+      this.session.poll(this.#host.now())
+      this.#schedule()
+    })
+  }
+
+  #schedule(): void {
+    if (this.isGone) return
+    const at = Math.min(this.session.deadline(), this.#deadline)
+    if (at === this.#cancelAt) return
+    this.#cancel?.()
+    this.#cancelAt = at
+    this.#cancel =
+      at === Number.POSITIVE_INFINITY ? undefined : this.#host.schedule(at, () => this.#due())
+  }
+
+  #due(): void {
+    this.#cancelAt = Number.POSITIVE_INFINITY
+    if (this.isGone) return
+    const now = this.#host.now()
+    this.session.poll(now)
+    if (now >= this.#deadline) {
+      if (this.#stage === 'leaving') this.#serially(() => this.#end())
+      else this.leave('it did not finish to connect in time')
+    }
+    this.#schedule()
+  }
+}
+
+const REMOVED = {
+  teardown: 'the interface was removed',
+  userspace: 'somebody else has removed it',
+  expired: 'nothing was heard of it for too long',
+  'transport-error': 'its transport failed',
+  'transport-disconnect': 'the connection has ended',
+} as const
+
+function denied(text: string): AuthDecision & { allow: false } {
+  return { allow: false, failure: { reason: 'denied', text }, why: text }
+}
+
+/** Both; of single values the second's. */
+function merge(first: ClientSettings = {}, second: ClientSettings = {}): ClientSettings {
+  return {
+    ...first,
+    ...second,
+    routes: [...(first.routes ?? []), ...(second.routes ?? [])],
+    push: [...(first.push ?? []), ...(second.push ?? [])],
+    pushRemove: [...(first.pushRemove ?? []), ...(second.pushRemove ?? [])],
+  }
+}
+
+/** A word that tells a client to go. */
+export function restart(text: string, nextServer: boolean): string {
+  return formatOrder('restart', { keepCredentials: true, nextServer, text })
+}
