@@ -69,9 +69,16 @@ export const LAYERS: Layer[] = [
     runsInNode: true,
   },
   {
+    name: 'openvpn/config',
+    paths: ['openvpn/config/'],
+    layers: ['wire'],
+    outside: ['ipaddr.js'],
+    runsInNode: true,
+  },
+  {
     name: 'openvpn',
     paths: ['openvpn/'],
-    layers: ['netlink', 'uapi', 'wire', "driver's client", 'openvpn/proto'],
+    layers: ['netlink', 'uapi', 'wire', "driver's client", 'openvpn/proto', 'openvpn/config'],
     outside: null,
     runsInNode: false,
   },

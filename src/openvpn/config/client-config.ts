@@ -2,6 +2,7 @@
  * The configuration of a client: complete, with defaults, its servers as a list, and files read. What it is done with is for
  * the client; what the server adds is in pushed.ts.
  */
+import { type ClientKeyFile, parseClientKey } from '../../wire/static-key.ts'
 import {
   type CommonConfig,
   type Credentials,
@@ -19,7 +20,6 @@ import {
   readSocket,
   readTls,
   readWrap,
-  TLS_CRYPT_V2_CLIENT,
   type WrapConfig,
 } from './common.ts'
 import type { ProtocolName } from './directives/directive.ts'
@@ -27,7 +27,7 @@ import type { DirectiveName } from './directives.ts'
 import { type NetworkOptions, readNetwork } from './network.ts'
 import { type Files, parse, type Setting, type Settings, type Source } from './parse.ts'
 import { type Compression, type PullFilters, readCompression } from './pushed.ts'
-import type { Loaded, Millis, Place } from './values.ts'
+import type { Millis, Place } from './values.ts'
 
 /** A server to try: one `remote`, with what its connection block says about it. */
 export interface ConnectionEntry {
@@ -59,9 +59,8 @@ export interface ConnectionEntry {
   readonly place: Place
 }
 
-interface TlsCryptV2Client {
+interface TlsCryptV2Client extends Readonly<ClientKeyFile> {
   readonly kind: 'tls-crypt-v2'
-  readonly key: Loaded
 }
 
 export interface HttpProxy {
@@ -320,13 +319,13 @@ function readConnections(fields: Fields): ConnectionEntry[] {
 function readClientWrap(fields: Fields, whole?: Settings): ConnectionEntry['wrap'] | undefined {
   const { settings } = fields
   const wrap = readWrap(fields, whole)
-  const key = fields.loaded('tls-crypt-v2', TLS_CRYPT_V2_CLIENT)
+  const key = fields.key('tls-crypt-v2', parseClientKey)
   if (key === undefined) return wrap
   if (wrap !== undefined) {
     const message = "'tls-crypt-v2' excludes 'tls-crypt' and 'tls-auth'"
     settings.problem('conflict', settings.last('tls-crypt-v2')?.place, message)
   }
-  return { kind: 'tls-crypt-v2', key }
+  return { kind: 'tls-crypt-v2', ...key }
 }
 
 function readConnection(

@@ -1,5 +1,6 @@
 /** What the configurations of servers and clients have alike: the interface, sockets, TLS, the process. */
 
+import { parseStaticKey } from '../../wire/static-key.ts'
 import type { ProtocolName } from './directives/directive.ts'
 import type { DirectiveName } from './directives.ts'
 import { parseFingerprint } from './kinds.ts'
@@ -156,12 +157,12 @@ export interface ManagementConfig {
   readonly clientGroup: string | undefined
 }
 
-/** How control packets are wrapped. */
+/** How control packets are wrapped; keys are of 256 bytes. */
 export type WrapConfig =
   | { readonly kind: 'none' }
   /** No direction: both ends use the same half of the key. */
-  | { readonly kind: 'tls-auth'; readonly key: Loaded; readonly direction: 0 | 1 | undefined }
-  | { readonly kind: 'tls-crypt'; readonly key: Loaded }
+  | { readonly kind: 'tls-auth'; readonly key: Uint8Array; readonly direction: 0 | 1 | undefined }
+  | { readonly kind: 'tls-crypt'; readonly key: Uint8Array }
 
 /** A name and a password from a file of two lines. */
 export interface Credentials {
@@ -192,10 +193,23 @@ export class Fields {
     if (loaded === undefined || marker === undefined) return loaded
     const text = decodeText(loaded.content)
     if (!marker.pattern.test(text)) {
-      const message = `${name}: ${loaded.from} is no ${marker.what}${marker.hint?.(text) ?? ''}`
+      const message = `${name}: ${loaded.from} is no ${marker.what}`
       this.settings.problem('file', setting.place, message)
     }
     return loaded
+  }
+
+  /** The key in the file or block of the last `name`, as `parseKey` reads it. */
+  key<K>(name: KeyDirective, parseKey: (text: string) => K): K | undefined {
+    const loaded = this.loaded(name)
+    if (loaded === undefined) return undefined
+    try {
+      return parseKey(decodeText(loaded.content))
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error)
+      this.settings.problem('file', this.place(name), `${name}: ${loaded.from}: ${reason}`)
+      return undefined
+    }
   }
 
   /** The path in the argument of the last `name`, from the folder it stands in. */
@@ -236,17 +250,8 @@ export function loadCredentials(
   return { username, password: password === '' ? undefined : password }
 }
 
-type FileDirective =
-  | 'ca'
-  | 'cert'
-  | 'key'
-  | 'extra-certs'
-  | 'pkcs12'
-  | 'crl-verify'
-  | 'tls-auth'
-  | 'tls-crypt'
-  | 'tls-crypt-v2'
-  | 'auth-gen-token-secret'
+type FileDirective = 'ca' | 'cert' | 'key' | 'extra-certs' | 'pkcs12' | 'crl-verify' | KeyDirective
+type KeyDirective = 'tls-auth' | 'tls-crypt' | 'tls-crypt-v2' | 'auth-gen-token-secret'
 type PathDirective =
   | 'capath'
   | 'log'
@@ -273,22 +278,7 @@ type CommandDirective =
 interface Marker {
   readonly pattern: RegExp
   readonly what: string
-  readonly hint?: (text: string) => string
 }
-
-/** What else a file is that was taken for a key. */
-function keyHint(text: string): string {
-  for (const what of ['static key', 'tls-crypt-v2 server key', 'tls-crypt-v2 client key']) {
-    if (new RegExp(`-----BEGIN OpenVPN ${what}`, 'i').test(text)) return `; it is a ${what}`
-  }
-  return ''
-}
-
-const openvpnKey = (what: string, version = ''): Marker => ({
-  pattern: new RegExp(`-----BEGIN OpenVPN ${what}${version}-----`),
-  what: `${what} of OpenVPN`,
-  hint: keyHint,
-})
 
 const CERTIFICATE: Marker = {
   pattern: /-----BEGIN (X509 |TRUSTED )?CERTIFICATE-----/,
@@ -296,10 +286,6 @@ const CERTIFICATE: Marker = {
 }
 const PRIVATE_KEY: Marker = { pattern: /-----BEGIN .*PRIVATE KEY-----/, what: 'private key in PEM' }
 const CRL: Marker = { pattern: /-----BEGIN X509 CRL-----/, what: 'list of revocations in PEM' }
-const STATIC_KEY = openvpnKey('Static key', ' V1')
-export const TLS_CRYPT_V2_SERVER = openvpnKey('tls-crypt-v2 server key')
-export const TLS_CRYPT_V2_CLIENT = openvpnKey('tls-crypt-v2 client key')
-export const AUTH_TOKEN_KEY = openvpnKey('auth-token server key')
 
 export function readDevice({ settings }: Fields): DeviceConfig {
   const dev = settings.last('dev')
@@ -381,7 +367,7 @@ export function readSocket(settings: Settings): SocketConfig {
 /** `tls-auth` or `tls-crypt`, of the settings of `fields`; what a connection block does not say, `whole` does. */
 export function readWrap(fields: Fields, whole = fields.settings): WrapConfig | undefined {
   const { settings } = fields
-  const crypt = fields.loaded('tls-crypt', STATIC_KEY)
+  const crypt = fields.key('tls-crypt', parseStaticKey)
   const auth = settings.last('tls-auth')
   if (crypt !== undefined && auth !== undefined) {
     const message =
@@ -389,7 +375,7 @@ export function readWrap(fields: Fields, whole = fields.settings): WrapConfig | 
     settings.problem('conflict', auth.place, message)
   }
   if (crypt !== undefined) return { kind: 'tls-crypt', key: crypt }
-  const key = fields.loaded('tls-auth', STATIC_KEY)
+  const key = fields.key('tls-auth', parseStaticKey)
   if (key === undefined) return undefined
   const half = settings.args('key-direction') ?? whole.args('key-direction')
   const direction = auth?.args.direction ?? half?.direction

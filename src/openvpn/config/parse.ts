@@ -80,8 +80,10 @@ export class Settings {
   readonly file: string
   readonly problems: Problem[] = []
   readonly notes: Note[] = []
-  /** `<connection>` blocks. They share `problems` and `notes` with the whole. */
+  /** `<connection>` blocks. They share `problems`, `notes` and `statements` with the whole. */
   readonly connections: { settings: Settings; place: Place }[] = []
+  /** All that was read, right or wrong. */
+  readonly statements: Statement[] = []
   readonly #all: Setting[] = []
 
   constructor(file: string, shared?: Settings) {
@@ -89,11 +91,8 @@ export class Settings {
     if (shared !== undefined) {
       this.problems = shared.problems
       this.notes = shared.notes
+      this.statements = shared.statements
     }
-  }
-
-  get size(): number {
-    return this.#all.length
   }
 
   [Symbol.iterator](): Iterator<Setting> {
@@ -195,6 +194,7 @@ class Includer {
       const path = args.length === 1 && statement.block === undefined ? args[0]! : undefined
       const found = { ...statement, folder: current }
       this.statements.push(found)
+      this.#settings.statements.push(statement)
       if (path === undefined || this.#files === undefined) continue
       if (name === 'cd') current = resolvePath(current, path)
       if (name === 'config') current = this.#include(found, path, this.#files, depth + 1)
@@ -313,6 +313,7 @@ class Reader {
     this.#settings.connections.push({ settings, place })
     const { statements, problems } = readStatements(block, place.file, place.line + 1)
     this.#settings.problems.push(...problems)
+    settings.statements.push(...statements)
     for (const statement of statements) this.#add({ ...statement, folder }, settings, true)
     noteOverridden(settings)
   }

@@ -205,7 +205,7 @@ export function checkPush(settings: Settings, option: string, place: Place): voi
   for (const { message } of parsed.problems) {
     settings.note('differs', place, `push: clients will likely not take this: ${message}`)
   }
-  if (Buffer.byteLength(option) > MAX_PUSHED) {
+  if (new TextEncoder().encode(option).length > MAX_PUSHED) {
     const message = `push: OpenVPN's own servers push at most ${MAX_PUSHED} characters in an option`
     settings.note('differs', place, message)
   }

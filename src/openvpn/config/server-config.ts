@@ -2,8 +2,8 @@
  * The configuration of a server: complete, with defaults, helper directives expanded and files read. What it is done with is
  * for the server.
  */
+import { parseAuthTokenKey, parseServerKey } from '../../wire/static-key.ts'
 import {
-  AUTH_TOKEN_KEY,
   type CommonConfig,
   checkIdentity,
   checkKeepalive,
@@ -18,7 +18,6 @@ import {
   readSocket,
   readTls,
   readWrap,
-  TLS_CRYPT_V2_SERVER,
   type WrapConfig,
 } from './common.ts'
 import type { ProtocolName } from './directives/directive.ts'
@@ -29,7 +28,6 @@ import {
   type Ipv6Prefix,
   ipv4ToNumber,
   ipv6Plus,
-  type Loaded,
   type Millis,
   maskToPrefix,
   numberToIpv4,
@@ -114,7 +112,8 @@ export interface ServerConfig extends CommonConfig {
 }
 
 interface TlsCryptV2Server {
-  readonly key: Loaded
+  /** 128 bytes. */
+  readonly key: Uint8Array
   /** Clients without the cookie of OpenVPN 2.6 are refused (`force-cookie`). */
   readonly forceCookie: boolean
   readonly verify: string | undefined
@@ -127,8 +126,8 @@ interface AuthGenToken {
   readonly renewal: Millis
   /** Tokens are also shown to whoever decides about passwords. */
   readonly externalAuth: boolean
-  /** Undefined: a new one at each start. */
-  readonly secret: Loaded | undefined
+  /** 32 bytes. Undefined: new ones at each start. */
+  readonly secret: Uint8Array | undefined
 }
 
 /** Throws a ConfigError with all that is wrong. */
@@ -389,7 +388,7 @@ function readPush(settings: Settings): string[] {
 
 function readTlsCryptV2(fields: Fields): TlsCryptV2Server | undefined {
   const { settings } = fields
-  const key = fields.loaded('tls-crypt-v2', TLS_CRYPT_V2_SERVER)
+  const key = fields.key('tls-crypt-v2', parseServerKey)
   const verify = fields.command('tls-crypt-v2-verify')
   const days = settings.args('tls-crypt-v2-max-age')?.days
   if (key === undefined) {
@@ -424,7 +423,7 @@ function readPasswordVerify(fields: Fields): ServerConfig['authUserPassVerify'] 
 function readAuthGenToken(fields: Fields, reneg: Millis, hand: Millis): AuthGenToken | undefined {
   const { settings } = fields
   const setting = settings.last('auth-gen-token')
-  const secret = fields.loaded('auth-gen-token-secret', AUTH_TOKEN_KEY)
+  const secret = fields.key('auth-gen-token-secret', parseAuthTokenKey)
   if (setting === undefined) {
     if (secret !== undefined) {
       const place = fields.place('auth-gen-token-secret')
