@@ -583,8 +583,8 @@ export class Program {
 }
 
 export interface IperfOptions {
-  /** Whole ones, 2 at most; 1 unless told. */
-  seconds?: number
+  /** Bytes to send, as iperf3 has them ("24M"); a second long unless told. */
+  amount?: string
   /** Bits per second: UDP instead of TCP. */
   udp?: string
   reverse?: boolean
@@ -609,28 +609,22 @@ export async function iperf(
 ): Promise<IperfResult> {
   const listening = server.start('iperf3', ['-s', '-1', '-B', address, '--forceflush'])
   await listening.says('Server listening')
-  const args = [
-    '-c',
-    address,
-    '-t',
-    String(options.seconds ?? 1),
-    '-J',
-    '--connect-timeout',
-    '5000',
-  ]
+  const { amount } = options
+  const end = amount === undefined ? ['-t', '1'] : ['-n', amount]
+  const args = ['-c', address, ...end, '-J', '--connect-timeout', '10000']
   if (options.udp !== undefined) args.push('-u', '-b', options.udp)
   if (options.reverse) args.push('-R')
   if (options.length !== undefined) args.push('-l', String(options.length))
   const program = client.start('iperf3', args)
-  const timer = setTimeout(() => void program.kill(), 20_000)
+  const timer = setTimeout(() => void program.kill(), 60_000)
   const { output } = await program.ended
   clearTimeout(timer)
   await listening.kill()
-  const { end, error } = JSON.parse(output)
-  assert.equal(error, undefined, 'iperf3 has no complaint')
-  const { sum } = end
+  const result = JSON.parse(output)
+  assert.equal(result.error, undefined, 'iperf3 has no complaint')
+  const { sum, sum_received } = result.end
   if (options.udp !== undefined) {
     return { bytes: sum.bytes, packets: sum.packets, lost: sum.lost_packets }
   }
-  return { bytes: end.sum_received.bytes, packets: 0, lost: 0 }
+  return { bytes: sum_received.bytes, packets: 0, lost: 0 }
 }

@@ -4,7 +4,28 @@ import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
 import { withoutNamespaces } from '../namespace.ts'
 import { dropped, echoRequest, HandKey, HandUdp } from './hand.ts'
-import { type Host, iperf, Lab, remoteOf, until } from './lab.ts'
+import { type Device, type Host, iperf, Lab, remoteOf, until } from './lab.ts'
+
+/** Counters of both ends, as peers and as links, once the last packet of a stream has been counted by all of them. */
+async function settled(near: Device, far: Device) {
+  const read = () => Promise.all([near.peer(1), far.peer(1), near.link(), far.link()])
+  const packetsOf = ([a, b, c, d]: Awaited<ReturnType<typeof read>>) =>
+    [
+      a.vpnTxPackets,
+      a.linkRxPackets,
+      b.vpnTxPackets,
+      b.linkRxPackets,
+      c.txPackets,
+      d.rxPackets,
+    ].join()
+  let last = await read()
+  await until('packets to cease', async () => {
+    const before = packetsOf(last)
+    last = await read()
+    return packetsOf(last) === before
+  })
+  return last
+}
 
 const OUTER: [string, string] = ['10.9.0.1', '10.9.0.2']
 
@@ -288,15 +309,14 @@ describe('lives of peers and devices', { skip: withoutNamespaces }, () => {
       assert.equal(peer.linkRxBytes - before.linkRxBytes, 50 * 1024)
     }
     const moved = await iperf(a, b, '10.8.0.2')
-    const [sender, receiver] = await Promise.all([near.peer(1), far.peer(1)])
+    const [sender, receiver, ...links] = await settled(near, far)
     assert.ok(receiver.vpnRxBytes > moved.bytes, 'all that arrived was counted, and its headers')
     assert.ok(receiver.vpnRxBytes < moved.bytes * 1.1, 'and little more')
     assert.ok(
       sender.vpnTxBytes >= receiver.vpnRxBytes && sender.linkTxPackets >= receiver.linkRxPackets,
     )
-    const links = await Promise.all([near.link(), far.link()])
-    assert.equal(links[1]!.rxBytes, receiver.vpnRxBytes)
-    assert.equal(links[0]!.txBytes, sender.vpnTxBytes)
+    assert.equal(links[1].rxBytes, receiver.vpnRxBytes)
+    assert.equal(links[0].txBytes, sender.vpnTxBytes)
     // The kernel sees what was glued together: fewer headers.
     const kernel = Number(/RX:\s+bytes.*\n\s+(\d+)/.exec(b.ip('-s link show ovpn0'))?.[1])
     assert.ok(kernel <= receiver.vpnRxBytes && kernel >= moved.bytes, `${kernel} by the kernel`)

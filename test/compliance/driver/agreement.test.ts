@@ -27,9 +27,7 @@ const { both, names } = await play()
 /** Both transcripts, before there are tests: each of their steps is one. */
 async function play() {
   if (skip) return { both: undefined, names: [] }
-  // One after the other: they would disturb each other's clocks.
-  const kernel = await onKernel()
-  const user = await onUser()
+  const [kernel, user] = await Promise.all([onKernel(), onUser()])
   const both: Comparison = compare(kernel, user, deliberate)
   return { both, names: [...new Set(both.steps.map(({ name }) => scenarioOf(name)))] }
 }
