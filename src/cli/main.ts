@@ -1,14 +1,17 @@
 /** The command line: which commands there are, and what becomes of their errors. Also the entry of the single executable. */
 import { Command, CommanderError } from 'commander'
+import { checkCommand } from './check.ts'
 import { createEnvironment } from './compose.ts'
 import { demoCommand } from './demo.ts'
 import { driverCommand } from './driver.ts'
 import { CliError, EXIT } from './errors.ts'
+import { genkeyCommand } from './genkey.ts'
 import { keyCommand } from './key.ts'
 import { linkCommand } from './link.ts'
 import { monitorCommand } from './monitor.ts'
 import { peerCommand } from './peer.ts'
 import { runCommand, superviseCommand } from './run.ts'
+import { serverCommand } from './server.ts'
 import { showCommand } from './show.ts'
 import { transferCommand } from './transfer.ts'
 import { VERSION } from './version.ts'
@@ -41,12 +44,15 @@ async function main(args: string[]): Promise<number> {
     .version(VERSION)
     .enablePositionalOptions()
     .addCommand(runCommand(environment))
+    .addCommand(serverCommand(environment))
     .addCommand(driverCommand(environment))
     .addCommand(showCommand(environment))
     .addCommand(monitorCommand(environment))
     .addCommand(linkCommand(environment))
     .addCommand(peerCommand(environment))
     .addCommand(keyCommand(environment))
+    .addCommand(checkCommand(environment))
+    .addCommand(genkeyCommand(environment))
     .addCommand(demoCommand(environment))
     .addCommand(transferCommand(environment), { hidden: true })
     .addCommand(superviseCommand(environment), { hidden: true })

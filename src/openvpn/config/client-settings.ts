@@ -41,7 +41,8 @@ export function readClientSettings(source: Source, files: Files): ClientSettings
   return client
 }
 
-function clientSettings(settings: Settings): ClientSettings {
+/** As far as it goes: `settings` then has what is wrong. */
+export function clientSettings(settings: Settings): ClientSettings {
   const fallback = settings.args('data-ciphers-fallback')?.cipher ?? settings.args('cipher')?.cipher
   return {
     disable: settings.has('disable'),

@@ -1,0 +1,81 @@
+/** `ovpn check`: what each line of a configuration does here, and what differs from OpenVPN. */
+import { Command, Option } from 'commander'
+import {
+  type Checked,
+  type CheckedKind,
+  type CheckedLine,
+  checkConfig,
+  kindOf,
+  type Verdict,
+} from '../openvpn/config/check.ts'
+import { formatPlace } from '../openvpn/config/parse.ts'
+import type { Environment } from './compose.ts'
+import { diskFiles, readSource } from './config-files.ts'
+import { CliError } from './errors.ts'
+import { toJson } from './format.ts'
+import { withExamples, withJson } from './options.ts'
+
+interface Options {
+  as?: CheckedKind
+  brief?: true
+  json?: true
+}
+
+/** In the order of the summary. */
+const WORDS: { readonly [V in Verdict]: string } = {
+  honoured: 'done',
+  differs: 'differs',
+  'no-op': 'no effect',
+  ignored: 'ignored',
+  wrong: 'WRONG',
+}
+
+export function checkCommand(environment: Environment): Command {
+  const check = new Command('check')
+    .description(
+      'tell what each line of a configuration does here, and what differs from OpenVPN; nothing is started',
+    )
+    .argument('<config>', "a server's or client's configuration; - for stdin")
+    .addOption(
+      new Option(
+        '--as <kind>',
+        'what it is the configuration of; ccd: a file in client-config-dir (default: by what is in it)',
+      ).choices(['server', 'client', 'ccd']),
+    )
+    .option('-b, --brief', 'only lines that are not simply done')
+    .action((file: string, options: Options) => {
+      const source = readSource(file)
+      const checked = checkConfig(source, options.as ?? kindOf(source), diskFiles)
+      environment.print(
+        options.json ? toJson(jsonOf(checked)) : formatChecked(checked, options.brief ?? false),
+      )
+      if (!checked.usable) throw new CliError(`${file} cannot be used as it is`)
+    })
+  return withExamples(
+    withJson(check),
+    'ovpn check /etc/openvpn/server/server.conf',
+    'ovpn check --brief provider.ovpn',
+    'ovpn check --as ccd /etc/openvpn/ccd/alice',
+  )
+}
+
+function jsonOf({ kind, usable, lines }: Checked) {
+  return { kind, usable, lines: lines.map(({ place, ...line }) => ({ ...place, ...line })) }
+}
+
+function formatChecked({ kind, lines }: Checked, brief: boolean): string {
+  const shown = brief ? lines.filter(({ verdict }) => verdict !== 'honoured') : lines
+  const counts = (Object.keys(WORDS) as Verdict[]).flatMap((verdict) => {
+    const count = lines.filter((line) => line.verdict === verdict).length
+    return count === 0 ? [] : [`${count} ${WORDS[verdict]}`]
+  })
+  const what = kind === 'ccd' ? 'settings of one client' : `a ${kind}'s configuration`
+  return [...shown.flatMap(formatLine), `${what}: ${counts.join(', ') || 'nothing in it'}`].join(
+    '\n',
+  )
+}
+
+function formatLine({ place, text, verdict, message }: CheckedLine): string[] {
+  const head = `${formatPlace(place)}: ${text}`.replace(/: $/, '')
+  return [head, `    ${WORDS[verdict]}: ${message}`]
+}

@@ -1,0 +1,108 @@
+/** What each line of a configuration does here, and what differs from OpenVPN: for `ovpn check`. */
+import { clientConfig } from './client-config.ts'
+import { clientSettings } from './client-settings.ts'
+import { directive, isDirective } from './directives.ts'
+import { type Files, formatPlace, parse, type Settings, type Source } from './parse.ts'
+import { quoteWord } from './render.ts'
+import { serverConfig } from './server-config.ts'
+import { readStatements, type Statement } from './syntax.ts'
+import type { Place } from './values.ts'
+
+export type CheckedKind = 'server' | 'client' | 'ccd'
+
+/** What becomes of a line, the worst of what there is to say about it. */
+export type Verdict =
+  | 'honoured'
+  /** Done, and not quite as in OpenVPN, or perhaps not as it was meant. */
+  | 'differs'
+  | 'no-op'
+  /** The configuration itself says that it may be ignored, or a later line counts. */
+  | 'ignored'
+  | 'wrong'
+
+export interface CheckedLine {
+  readonly place: Place
+  /** As it reads, without what is in a block, and without what may be a secret. Empty for what is about no line. */
+  readonly text: string
+  readonly verdict: Verdict
+  /** What it does; or what is wrong with it, or different. */
+  readonly message: string
+}
+
+export interface Checked {
+  readonly kind: CheckedKind
+  readonly lines: readonly CheckedLine[]
+  /** Whether the program would start with it. */
+  readonly usable: boolean
+}
+
+/** Whose configuration it is, by what only servers have; for a file in `client-config-dir` this guesses a client's. */
+export function kindOf({ file, text }: Source): CheckedKind {
+  const { statements } = readStatements(text, file)
+  const serving = statements.some(
+    ({ name, args }) =>
+      /^(server|server-ipv6|server-bridge|tls-server)$/.test(name) ||
+      (name === 'mode' && args[0] === 'server'),
+  )
+  return serving ? 'server' : 'client'
+}
+
+/** Never throws. Files that the configuration names are read. */
+export function checkConfig(source: Source, kind: CheckedKind, files: Files): Checked {
+  const settings = parse(source, kind, files)
+  if (kind === 'server') serverConfig(settings, files)
+  else if (kind === 'client') clientConfig(settings, files)
+  else clientSettings(settings)
+  const lines = settings.statements.flatMap((statement) => checkStatement(settings, statement))
+  const told = new Set(settings.statements.map(({ place }) => formatPlace(place)))
+  const others = [
+    ...settings.problems.map(({ place, message }) => line(place, '', 'wrong', message)),
+    ...settings.notes.map(({ place, kind, message }) => line(place, '', verdictOf(kind), message)),
+  ].filter(({ place }) => !told.has(formatPlace(place)))
+  return { kind, lines: [...lines, ...others], usable: settings.problems.length === 0 }
+}
+
+function line(place: Place, text: string, verdict: Verdict, message: string): CheckedLine {
+  return { place, text, verdict, message }
+}
+
+function verdictOf(kind: Settings['notes'][number]['kind']): Verdict {
+  return kind === 'overridden' ? 'ignored' : kind
+}
+
+/** One line for each thing that there is to say. */
+function checkStatement(settings: Settings, statement: Statement): CheckedLine[] {
+  const { place } = statement
+  const text = describe(statement)
+  const here = (other: { place: Place }) =>
+    other.place.line === place.line && other.place.file === place.file
+  const found = [
+    ...settings.problems.filter(here).map(({ message }) => line(place, text, 'wrong', message)),
+    ...settings.notes
+      .filter(here)
+      .map(({ kind, message }) => line(place, text, verdictOf(kind), withoutName(message))),
+  ]
+  if (found.length > 0) return found
+  const name =
+    statement.name === 'setenv' && statement.args[0] === 'opt' ? statement.args[1] : undefined
+  return [line(place, text, 'honoured', docOf(name ?? statement.name))]
+}
+
+/** Of a note, what is left to say where the verdict says that there is no effect. */
+function withoutName(message: string): string {
+  return message.replace(/^'[^']*' has no effect: /, '')
+}
+
+function docOf(name: string): string {
+  if (name === 'connection') return 'A server to connect to, with settings of its own'
+  return isDirective(name) ? directive(name).doc : ''
+}
+
+/** Arguments that are secrets themselves, not names of files that hold them. */
+const SECRET = /^auth-token$/
+
+function describe({ name, args, block }: Statement): string {
+  if (block !== undefined) return `<${name}>`
+  const words = SECRET.test(name) ? [name, '…'] : [name, ...args]
+  return words.map((word) => (/\p{Cc}/u.test(word) ? '…' : quoteWord(word))).join(' ')
+}
