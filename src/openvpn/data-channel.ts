@@ -39,6 +39,8 @@ export interface NewPeer {
   readonly v6?: string
   /** Seconds; 0 for never. */
   readonly keepalive: { readonly interval: number; readonly timeout: number }
+  /** Largest packet outside that TCP inside is made to fit, where the driver can. */
+  readonly mssfix: number | undefined
 }
 
 export type NewKey = Omit<KeyConf, 'peerId' | 'slot'>
@@ -132,7 +134,7 @@ export class DataChannel {
     // Events may come before the acknowledgement.
     this.#peers.set(peer.id, added)
     try {
-      await this.#client.peerNew(this.ifindex, requestOf(peer))
+      await this.#client.peerNew(this.ifindex, requestOf(peer, this.#client.extended))
     } catch (error) {
       added.forget()
       throw error
@@ -295,8 +297,8 @@ export class DataPeer {
   }
 }
 
-function requestOf(peer: NewPeer): PeerNew {
-  const { id, txId, fd, protocol, path, v4, v6, keepalive } = peer
+function requestOf(peer: NewPeer, extended: boolean): PeerNew {
+  const { id, txId, fd, protocol, path, v4, v6, keepalive, mssfix } = peer
   return {
     id,
     socket: fd,
@@ -306,6 +308,7 @@ function requestOf(peer: NewPeer): PeerNew {
     ...(v6 !== undefined && { vpnIpv6: v6 }),
     ...(keepalive.interval > 0 && { keepaliveInterval: keepalive.interval }),
     ...(keepalive.timeout > 0 && { keepaliveTimeout: keepalive.timeout }),
+    ...(mssfix !== undefined && extended && protocol === 'udp' && { mssfix }),
   }
 }
 

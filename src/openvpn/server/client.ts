@@ -74,6 +74,8 @@ export type Stage = 'handshake' | 'deciding' | 'joining' | 'connected' | 'leavin
 const PUSH_REPEAT: Millis = 30_000
 /** What a client that has to go has to hear it. */
 const LINGER: Millis = 5000
+/** Of routes to networks behind clients; as OpenVPN's with offload. */
+const ROUTE_METRIC = 100
 const NOBODY: PeerCertificates = { chain: [], verified: true }
 
 interface Decision {
@@ -436,7 +438,12 @@ export class ServerClient implements ClientIdentity {
     const own = this.#settings ?? {}
     const { dataCiphers, dataCiphersFallback: fallback } = settings
     const result = negotiateAsServer(
-      { dataCiphers, ...(fallback !== undefined && { fallback }), epoch: data.hasEpochs },
+      {
+        dataCiphers,
+        ...(fallback !== undefined && { fallback }),
+        epoch: data.hasEpochs,
+        requireTlsEkm: settings.requireTlsEkm,
+      },
       this.#info,
       this.#options,
     )
@@ -501,6 +508,7 @@ export class ServerClient implements ClientIdentity {
         path,
         ...lease,
         keepalive: settings.keepalive,
+        mssfix: settings.mssfix,
       },
       {
         removed: (reason) => this.leave(REMOVED[reason]),
@@ -525,7 +533,7 @@ export class ServerClient implements ClientIdentity {
     for (const { network: destination, prefix } of allowed) {
       const gateway = destination.includes(':') ? this.#lease?.v6 : this.#lease?.v4
       if (gateway === undefined) continue
-      const route = { destination, prefix, gateway, ifindex: data.ifindex }
+      const route = { destination, prefix, gateway, ifindex: data.ifindex, metric: ROUTE_METRIC }
       try {
         network.addRoute(route)
         this.#systemRoutes.push(route)
@@ -657,8 +665,7 @@ function merge(first: ClientSettings = {}, second: ClientSettings = {}): ClientS
     ...first,
     ...second,
     routes: [...(first.routes ?? []), ...(second.routes ?? [])],
-    push: [...(first.push ?? []), ...(second.push ?? [])],
-    pushRemove: [...(first.pushRemove ?? []), ...(second.pushRemove ?? [])],
+    pushChanges: [...(first.pushChanges ?? []), ...(second.pushChanges ?? [])],
   }
 }
 

@@ -2,6 +2,7 @@
  * Who may come and what they get: asked of the program that embeds the server, of scripts, or of the management interface. All may take
  * their time: nobody else waits for it.
  */
+import type { PushChange } from '../config/client-settings.ts'
 import type { AuthFailure } from '../proto/messages.ts'
 import type { PeerCertificates } from '../proto/tls-engine.ts'
 import type { Endpoint } from '../transport.ts'
@@ -55,12 +56,8 @@ export interface ClientSettings {
   readonly v6?: string | undefined
   /** Networks behind it. */
   readonly routes?: readonly Network[] | undefined
-  /** Options beside those for every client. */
-  readonly push?: readonly string[] | undefined
-  /** Without any of those for every client. */
-  readonly pushReset?: boolean | undefined
-  /** Without those that begin so. */
-  readonly pushRemove?: readonly string[] | undefined
+  /** What becomes of the options for every client, in order. */
+  readonly pushChanges?: readonly PushChange[] | undefined
 }
 
 /** A client with its addresses. */

@@ -1,5 +1,6 @@
 /** The options that one client is sent: those for all, its own, and what the server adds about addresses, keys and formats. */
-import { formatOption, parseOption } from '../proto/push.ts'
+import { applyPushChanges } from '../config/client-settings.ts'
+import { formatOption } from '../proto/push.ts'
 import type { ClientSettings } from './policy.ts'
 import type { ServerSettings } from './settings.ts'
 
@@ -21,10 +22,7 @@ export function pushedOptions(
   agreed: Agreed,
 ): string[] {
   const { v4, v6 } = settings
-  const options = withoutRemoved(
-    [...(client.pushReset === true ? [] : settings.push), ...(client.push ?? [])],
-    client.pushRemove ?? [],
-  )
+  const options = applyPushChanges(settings.push, client.pushChanges ?? [])
   if (agreed.v6 !== undefined && v6 !== undefined) {
     options.push(`ifconfig-ipv6 ${agreed.v6}/${v6.prefix} ${v6.address}`)
   }
@@ -43,17 +41,6 @@ export function pushedOptions(
   options.push(...formats)
   if (tunMtu !== undefined) options.push(`tun-mtu ${tunMtu}`)
   return options
-}
-
-/** `push-remove`: all options that begin with the same words. */
-function withoutRemoved(options: readonly string[], removed: readonly string[]): string[] {
-  const beginnings = removed.map((text) => parseOption(text) ?? [])
-  return options.filter((option) => {
-    const words = parseOption(option) ?? []
-    return !beginnings.some(
-      (beginning) => beginning.length > 0 && beginning.every((word, i) => words[i] === word),
-    )
-  })
 }
 
 function maskOf(prefix: number): string {

@@ -27,6 +27,8 @@ export interface ServerSettings {
   readonly v4?: TunnelNetwork | undefined
   readonly v6?: TunnelNetwork | undefined
   readonly tunMtu: number
+  /** Largest packet outside, in bytes, that TCP inside is made to fit; undefined: TCP is left alone. */
+  readonly mssfix: number | undefined
   /** Options for every client, as pushed. Addresses, peer ids and keys are added by the server. */
   readonly push: readonly string[]
   /** Seconds; 0 for never. */
@@ -48,10 +50,16 @@ export interface ServerSettings {
   /** For clients that cannot negotiate. */
   readonly dataCiphersFallback: string | undefined
 
-  readonly verifyClientCertificate: 'require' | 'optional' | 'none'
+  /** Clients whose keys cannot come from TLS are refused. */
+  readonly requireTlsEkm: boolean
   /** Whether users and passwords are asked for. */
   readonly passwords: 'require' | 'optional' | 'none'
   readonly usernameAsCommonName: boolean
+
+  /** Clients that move fewer bytes in that time go. */
+  readonly inactive: { readonly timeout: Millis; readonly bytes: number } | undefined
+  /** Clients go after that time. */
+  readonly sessionTimeout: Millis | undefined
 
   readonly renegotiate: {
     readonly after: Millis

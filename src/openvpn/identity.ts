@@ -1,0 +1,149 @@
+/**
+ * TLS and the rules about the peer's certificates, from a configuration: the same for servers and clients. Files that may change while it
+ * runs (revocations) are looked at again, through what is passed in.
+ */
+import { commonName, parseCertificate, readPem } from './certificate.ts'
+import { createVerifier, type PeerRules } from './certificates.ts'
+import type { TlsConfig } from './config/common.ts'
+import { parseCrl } from './crl.ts'
+import type { PeerCertificates, TlsFactory } from './proto/tls-engine.ts'
+import { createTls } from './tls.ts'
+
+/** What is asked of the file system. Each gives undefined where there is no such file. */
+export interface FileWatch {
+  read(path: string): Uint8Array | undefined
+  /** Changes whenever the file does. */
+  version(path: string): string | undefined
+  /** Names in a folder. */
+  list(path: string): readonly string[] | undefined
+}
+
+export interface IdentityOptions {
+  readonly role: 'server' | 'client'
+  /** Whether the peer needs a certificate; false with `verify-client-cert none` and `optional`. */
+  readonly required: boolean
+  /** Whether it is asked for one. */
+  readonly requested: boolean
+  /** Of the key, where the configuration leaves it to be asked for. */
+  readonly passphrase?: string | undefined
+  readonly unixSeconds: () => number
+  readonly files: FileWatch
+}
+
+const decode = (bytes: Uint8Array): string => new TextDecoder().decode(bytes)
+
+/** @throws TlsError or DerError for certificates and keys that cannot be used */
+export function createIdentity(config: TlsConfig, options: IdentityOptions): TlsFactory {
+  const { role, required, requested, unixSeconds, files } = options
+  const { ca, cert, key, extraCerts, pkcs12, keyPassword } = config
+  const roots = rootsOf(config, files)
+  const passphrase =
+    options.passphrase ?? (typeof keyPassword === 'object' ? keyPassword.password : undefined)
+  const rules: PeerRules = {
+    peer: role === 'server' ? 'client' : 'server',
+    required,
+    roots,
+    fingerprints: config.peerFingerprints.length > 0 ? config.peerFingerprints : undefined,
+    certificateFor: config.remoteCertTls,
+    keyUsages: config.remoteCertKu,
+    extendedKeyUsage: config.remoteCertEku,
+    name: config.verifyX509Name && {
+      value: config.verifyX509Name.name,
+      kind: config.verifyX509Name.type,
+    },
+    nameFields: config.x509UsernameFields,
+    profile: config.tlsCertProfile,
+  }
+  return createTls({
+    ca: ca === undefined ? undefined : decode(ca.content),
+    certificate:
+      cert === undefined
+        ? undefined
+        : [cert, extraCerts].map((file) => (file ? decode(file.content) : '')).join('\n'),
+    key: key === undefined ? undefined : decode(key.content),
+    pkcs12: pkcs12?.content,
+    passphrase,
+    minVersion: config.tlsVersionMin,
+    maxVersion: config.tlsVersionMax,
+    ciphers: config.tlsCipher?.join(':'),
+    groups: config.tlsGroups?.join(':'),
+    requestCertificate: requested,
+    verify: verifierOf(config, rules, unixSeconds, files),
+  })
+}
+
+/** The name of a peer; empty where it showed no certificate. @throws Error for a name that may not be */
+export function commonNameOf(config: TlsConfig, peer: PeerCertificates): string {
+  const [leaf] = peer.chain
+  if (leaf === undefined) return ''
+  const name = commonName(parseCertificate(leaf), config.x509UsernameFields)
+  if (name !== undefined) return name
+  throw new Error(`its certificate has no usable ${config.x509UsernameFields.join(' and ')}`)
+}
+
+function rootsOf(config: TlsConfig, files: FileWatch): Uint8Array[] {
+  const roots = config.ca === undefined ? [] : readPem(decode(config.ca.content), 'CERTIFICATE')
+  const { capath } = config
+  if (capath === undefined) return roots
+  for (const name of files.list(capath) ?? []) {
+    const content = files.read(`${capath}/${name}`)
+    if (content !== undefined) roots.push(...readPem(decode(content), 'CERTIFICATE'))
+  }
+  return roots
+}
+
+type Verify = (chain: readonly Uint8Array[]) => string | undefined
+
+function verifierOf(
+  config: TlsConfig,
+  rules: PeerRules,
+  unixSeconds: () => number,
+  files: FileWatch,
+): Verify {
+  const { crlVerify, verifyHash } = config
+  const hashes = verifyHash?.hashes ?? []
+  // One of several hashes will do; the rules know one.
+  const withHash = (more: Partial<PeerRules>): Verify => {
+    if (hashes.length === 0) return createVerifier({ ...rules, ...more }, unixSeconds)
+    const algorithm = verifyHash?.algorithm === 'SHA1' ? 'sha1' : 'sha256'
+    const verifiers = hashes.map((digest) =>
+      createVerifier({ ...rules, ...more, issuerHash: { digest, algorithm } }, unixSeconds),
+    )
+    return (chain) => {
+      let problem: string | undefined
+      for (const verify of verifiers) {
+        problem = verify(chain)
+        if (problem === undefined) return undefined
+      }
+      return problem
+    }
+  }
+  if (crlVerify === undefined) return withHash({})
+  if ('directory' in crlVerify) {
+    const { directory } = crlVerify
+    return withHash({
+      isRevoked: (serial) => files.version(`${directory}/${serial}`) !== undefined,
+    })
+  }
+  const { path, content } = crlVerify
+  const make = (pem: Uint8Array) =>
+    withHash({ crls: readPem(decode(pem), 'X509 CRL').map(parseCrl) })
+  let verify = make(content)
+  if (path === undefined) return verify
+  let version = files.version(path)
+  return (chain) => {
+    const present = files.version(path)
+    if (present !== version) {
+      const pem = files.read(path)
+      if (pem === undefined || present === undefined)
+        return 'the file of revocations cannot be read'
+      try {
+        verify = make(pem)
+      } catch {
+        return 'the file of revocations makes no sense'
+      }
+      version = present
+    }
+    return verify(chain)
+  }
+}
