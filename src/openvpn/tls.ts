@@ -135,9 +135,9 @@ function settingsProblem(error: Error, { certificate, groups, pkcs12 }: TlsSetti
     ],
     [/NO_CIPHER_MATCH|no cipher match/i, 'there is no cipher of that name'],
     [/ECDH curve/i, `there is no group of that name: ${groups}`],
-    [/PKCS12|PFX/i, 'that is no pkcs12 file that can be read'],
+    [/PKCS12|PFX|not enough data/i, 'that is no pkcs12 file that can be read'],
     [
-      /NO_START_LINE|no start line|bad base64|PEM/i,
+      /NO_START_LINE|no start line|bad base64|PEM|DECODER/i,
       certificate?.includes('-----BEGIN CERTIFICATE')
         ? 'the key is no PEM file'
         : 'the certificate is no PEM file',
