@@ -245,6 +245,7 @@ export class KeyState {
     this.#tls?.close()
     this.#tls = undefined
     this.#ciphertext = []
+    this.#ciphertextBytes = 0
     this.#plaintext = new Uint8Array(0)
     this.#texts = []
     for (const source of [this.#ownSource, this.#peerSource]) {
