@@ -17,6 +17,8 @@ export interface Arrival {
   /** `sockaddr_nl` of the sender. */
   readonly from: Uint8Array
   readonly errno?: number
+  /** Answers nothing: a notification of the driver. */
+  readonly isNews?: true
 }
 
 export interface SocketOptions {
@@ -138,6 +140,28 @@ export class VirtualSocket {
       return this.#toKernel(datagram)
     }
     this.#tellPort()
+    const news = this.#takeNews()
+    try {
+      return await this.#carryOut(all, privileged)
+    } finally {
+      this.queue.push(...news)
+      if (news.length > 0) this.#options.arrived()
+    }
+  }
+
+  /**
+   * Takes out what waits and answers nothing: it is put back behind the answers. Whoever waits for answers may drop what
+   * comes before them (OpenVPN 2.6 does, and would never learn that a peer is gone).
+   */
+  #takeNews(): Arrival[] {
+    const news = this.queue.filter(({ isNews }) => isNews)
+    if (news.length === 0) return news
+    const others = this.queue.filter(({ isNews }) => !isNews)
+    this.queue.splice(0, this.queue.length, ...others)
+    return news
+  }
+
+  async #carryOut(all: readonly Message[], privileged: boolean): Promise<number> {
     for (const one of all) {
       const answers = this.#isOurs(one) ? await this.#ask(one) : undefined
       if (answers !== undefined && !this.#isForKernel(one, answers)) {
@@ -241,7 +265,7 @@ export class VirtualSocket {
     else if (asking !== undefined && (first.seq !== 0 || first.pid !== 0)) {
       asking.answers.push(datagram)
     } else if (this.#isFull) this.#fail(E.ENOBUFS)
-    else this.#push({ bytes: datagram, from: KERNEL })
+    else this.#push({ bytes: datagram, from: KERNEL, isNews: true })
   }
 
   #toKernel(datagram: Uint8Array): number {
