@@ -13,6 +13,7 @@ export interface Asked {
 export class FakeBackend implements Backend {
   readonly asked: Asked[] = []
   readonly changes: { ifindex: number; mtu?: number; up?: boolean }[] = []
+  readonly keepersGone: string[] = []
   links: Link[] = [aLink({})]
   peers: Peer[] = []
   /** Stands in for the answer to a request; undefined leaves it to the fake. */
@@ -66,6 +67,10 @@ export class FakeBackend implements Backend {
 
   onEvent(listener: (event: DriverEvent, scope: EventScope) => void): void {
     this.#listener = listener
+  }
+
+  keeperGone(keeper: string): void {
+    this.keepersGone.push(keeper)
   }
 
   async changeLink(ifindex: number, change: { mtu?: number; up?: boolean }): Promise<void> {

@@ -1,5 +1,6 @@
 /** `ovpn run`: an unmodified program that finds the driver as if the kernel had it. */
-import { Command } from 'commander'
+import { resolve } from 'node:path'
+import { Command, Option } from 'commander'
 import { become, Connection, LAUNCHER_FD, LaunchError, prepare } from '../interpose/launcher.ts'
 import { requireInsight, takeFdOf } from '../interpose/process.ts'
 import { Supervisor } from '../interpose/supervisor.ts'
@@ -10,20 +11,22 @@ import { openLibc } from '../platform/libc.ts'
 import { blockOfText } from '../platform/memory.ts'
 import { openOwnNetns } from '../platform/netns.ts'
 import { Listener, leaveSession } from '../platform/seccomp.ts'
-import { createDriver } from '../runtime/driver.ts'
 import { originOfNetns } from '../runtime/origin.ts'
 import { MSSFIX_MAX } from '../uapi/spec.ts'
 import { mssfix, workers } from './arguments.ts'
-import { type Environment, randomWord } from './compose.ts'
+import type { Environment } from './compose.ts'
 import { CliError } from './errors.ts'
-import { withExamples } from './options.ts'
-import { missingForDriver, missingForOtherUsers } from './requirements.ts'
+import { socketOption, withExamples } from './options.ts'
+import { missingForOtherUsers } from './requirements.ts'
+import { DRIVERS, openRunDriver, type RunDriverOptions } from './run-driver.ts'
+import { DEFAULT_SOCKET } from './socket-path.ts'
 
-interface Options {
-  fallback?: true
+interface SuperviseOptions extends RunDriverOptions {
   verbose?: true
-  workers: number
-  mssfix: number
+}
+
+interface Options extends SuperviseOptions {
+  fallback?: true
 }
 
 export function runCommand(environment: Environment): Command {
@@ -34,7 +37,13 @@ export function runCommand(environment: Environment): Command {
     .argument('<command>', 'the program')
     .argument('[args...]', 'its arguments')
     .option('--fallback', 'run it plainly where the driver cannot be had')
-    .option('--workers <n>', 'threads of an interface', workers, 1)
+    .addOption(
+      new Option('--driver <which>', 'one that runs, one of its own, or the first that is there')
+        .choices(DRIVERS)
+        .default('auto'),
+    )
+    .addOption(socketOption('socket of the one that runs'))
+    .option('--workers <n>', 'threads of an interface of its own driver', workers, 1)
     .option(
       '--mssfix <bytes>',
       'make TCP inside fit packets of so many bytes outside, and the path; 0: leave it alone',
@@ -44,15 +53,12 @@ export function runCommand(environment: Environment): Command {
     .option('-v, --verbose', 'tell on standard error what the driver does')
     .passThroughOptions()
     .action((command: string, args: string[], options: Options) => {
+      // Whoever names one means it.
+      if (run.getOptionValueSource('socket') === 'cli' && options.driver === 'auto') {
+        options.driver = 'user'
+      }
       try {
-        const missing = missingForDriver()
-        if (missing.length > 0) throw new LaunchError(missing.join('\n  '))
-        prepare([
-          ...ownCommand(),
-          ...[SUPERVISE, '--workers', String(options.workers)],
-          ...(options.mssfix === MSSFIX_MAX ? [] : ['--mssfix', String(options.mssfix)]),
-          ...(options.verbose ? ['--verbose'] : []),
-        ])
+        prepare([...ownCommand(), SUPERVISE, ...superviseArguments(options)])
         if (missingForOtherUsers()) environment.note(`${OTHER_USERS} ${INSIGHT}`)
       } catch (error) {
         if (!(error instanceof LaunchError)) throw error
@@ -79,6 +85,18 @@ function isForbidden(error: Error): boolean {
 
 const SUPERVISE = 'run-supervisor'
 
+/** `--workers` always, so that the command line of every supervisor reads alike; the rest where it is no default. */
+function superviseArguments(options: SuperviseOptions): string[] {
+  const { driver, socket, workers, mssfix, verbose } = options
+  return [
+    ...['--workers', String(workers)],
+    ...(driver === 'auto' ? [] : ['--driver', driver]),
+    ...(socket === DEFAULT_SOCKET ? [] : ['--socket', resolve(socket)]),
+    ...(mssfix === MSSFIX_MAX ? [] : ['--mssfix', String(mssfix)]),
+    ...(verbose ? ['--verbose'] : []),
+  ]
+}
+
 /** How this program is started anew: by its script, or, compiled, by itself. */
 function ownCommand(): string[] {
   return Bun.main.startsWith('/$bunfs/') ? [process.execPath] : [process.execPath, Bun.main]
@@ -90,6 +108,8 @@ export function superviseCommand(environment: Environment): Command {
     .argument('<pid>', 'of the launcher', Number)
     .argument('<fd>', 'a descriptor that it has', Number)
     .requiredOption('--workers <n>', '', workers)
+    .option('--driver <which>', '', 'auto')
+    .option('--socket <path>', '', DEFAULT_SOCKET)
     .option('--mssfix <bytes>', '', mssfix, MSSFIX_MAX)
     .option('--verbose')
     .action(async (pid: number, fd: number, options: SuperviseOptions) => {
@@ -106,12 +126,6 @@ export function superviseCommand(environment: Environment): Command {
     })
 }
 
-interface SuperviseOptions {
-  workers: number
-  mssfix: number
-  verbose?: true
-}
-
 async function supervise(
   environment: Environment,
   connection: Connection,
@@ -124,9 +138,7 @@ async function supervise(
   for (const failure of ['uncaughtException', 'unhandledRejection'] as const) {
     process.on(failure, (error: unknown) => note(String(error)))
   }
-  const log = { error: note, info: note, debug: note }
-  const settings = { workers: options.workers }
-  const driver = createDriver(log, () => randomWord(environment), settings)
+  const driver = await openRunDriver(environment, options, note)
   // Where processes cannot be looked into, that is found before anything has changed for the program.
   requireInsight(launcher.pid, launcher.fd)
   connection.ready()
@@ -137,15 +149,12 @@ async function supervise(
   const supervisor = new Supervisor({
     listener,
     watch,
-    async openChannel(protocol, program) {
-      const channel = driver.server.channel(protocol, program)
-      if (protocol === 'generic') await channel.setOption('mssfix', options.mssfix)
-      return channel
-    },
+    openChannel: driver.openChannel,
+    usedBy: driver.usedBy,
     log: note,
   })
   const netns = openOwnNetns()
-  await supervisor.learnFamilies(originOfNetns(netns))
+  await supervisor.learnFamilies({ ...originOfNetns(netns), tid: process.pid })
   close(netns)
   const served = supervisor.serve()
   connection.go()

@@ -77,6 +77,8 @@ describe('calls in the stream', () => {
     assert.equal(readOpen(bytes('00000000')), 'route')
     assert.deepEqual(readOption(bytes('01000000 e9030000')), ['add-membership', 1001])
     assert.deepEqual(readOption(bytes('00010000 92100000')), ['port-id', 4242])
+    assert.deepEqual(readOption(bytes('01010000 d4050000')), ['mssfix', 1492])
+    assert.deepEqual(readOption(bytes('02010000 92100000')), ['process', 4242])
   })
 
   const unknown = ['', '10', '0f000000', '1000000000000000']

@@ -9,7 +9,8 @@
  *
  *     0x8 open      | protocol 4 |            first of all: 0 route, 16 generic; the port id is that of the answer
  *     0x9 option    | option 4 | value 4 |    SOL_NETLINK's numbers; 0x100: the port id that bind() asks for;
- *                                          0x101: the mssfix of peers that are added without
+ *                                          0x101: the mssfix of peers that are added without;
+ *                                          0x102: the process or thread that it is used for (server.ts, Origin)
  *
  * Each is answered by an ACK or an error, as if NLM_F_ACK were set. Datagram borders do not survive: a reader gets each
  * message as a datagram. A reader too slow for its notifications gets an NLMSG_OVERRUN message in place of those lost,
@@ -33,7 +34,7 @@ export type Protocol = 'route' | 'generic'
 
 /**
  * The groups of memberships are numbers; `ext-ack` and `cap-ack` are 0 or 1; `port-id` is what bind() sets; `mssfix` is of
- * peers that are added without.
+ * peers that are added without; `process` is whom the channel is used for, by its id.
  */
 export type ChannelOption =
   | 'add-membership'
@@ -42,6 +43,7 @@ export type ChannelOption =
   | 'ext-ack'
   | 'port-id'
   | 'mssfix'
+  | 'process'
 
 export interface ChannelListener {
   /** A datagram came; it is the listener's. */
@@ -74,6 +76,7 @@ const OPTIONS: { readonly [O in ChannelOption]: number } = {
   'ext-ack': 11,
   'port-id': 0x100,
   mssfix: 0x101,
+  process: 0x102,
 }
 /** Longest message: far beyond any of the API, and what a stalled connection may hold in memory. */
 const MAX_MESSAGE_BYTES = 1 << 20

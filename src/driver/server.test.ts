@@ -17,9 +17,9 @@ import {
 import { AF, decodeLink, encodeLink, IFF, type LinkMessage, RTM } from '../netlink/route.ts'
 import { dialects } from '../uapi/dialects/index.ts'
 import { ApiError } from '../uapi/errno.ts'
-import type { DialectName, DriverEvent, Request } from '../uapi/types.ts'
+import type { DialectName, DriverEvent, LinkNew, Request } from '../uapi/types.ts'
 import type { Protocol } from './channel.ts'
-import { NetlinkServer, type Origin } from './server.ts'
+import { type Caller, NetlinkServer, type Origin } from './server.ts'
 
 const names = Object.keys(dialects) as DialectName[]
 const turn = () => new Promise((resolve) => setTimeout(resolve, 0))
@@ -122,6 +122,54 @@ describe('families', () => {
     await generic.channel.setOption('ext-ack', 1)
     const answers = await generic.ask(GENL_ID_CTRL, NLM_F.ACK, encodeGetFamily('wireguard'))
     assert.deepEqual(refusalOf(answers), { errno: 2 })
+  })
+})
+
+describe('a channel that is used for another process', () => {
+  const link: LinkNew = { kind: 'ovpn', mode: 'mp' }
+  const linkNew = dialects.ovpn.encodeRequest({ command: 'link-new', args: { link } })
+  /** Who connected, and whom it may act for: the thread 7. */
+  const supervisor: Partial<Origin> = {
+    process: '5:1',
+    actFor(tid) {
+      if (tid !== 7) throw new ApiError('ESRCH', `there is no thread ${tid}`)
+      return anOrigin({ ...supervisor, netns: '4:7', acting: true })
+    },
+  }
+  it('asks as that one, in its namespace', async () => {
+    const { backend, server } = start()
+    const asker = program(server, 'generic', supervisor)
+    const { id } = await asker.family('ovpn')
+    const callers: Pick<Caller, 'netns' | 'keeper'>[] = []
+    backend.answer = ({ caller: { netns, keeper } }) => {
+      callers.push({ netns, keeper })
+      return undefined
+    }
+    await asker.ask(id, NLM_F.ACK, linkNew)
+    await asker.channel.setOption('process', 7)
+    await asker.ask(id, NLM_F.ACK, linkNew)
+    assert.deepEqual(callers, [
+      { netns: '4:1', keeper: undefined },
+      { netns: '4:7', keeper: '5:1' },
+    ])
+  })
+
+  it('must be of a process that may', async () => {
+    const { server, generic } = start()
+    const { channel } = program(server, 'generic', supervisor)
+    await assert.rejects(channel.setOption('process', 8), { errno: 'ESRCH' })
+    await assert.rejects(generic.channel.setOption('process', 7), { errno: 'EOPNOTSUPP' })
+  })
+
+  it('is told of when the last channel of who connected is closed', () => {
+    const { backend, server } = start()
+    const [first, second] = [1, 2].map(() => program(server, 'route', supervisor).channel)
+    const other = program(server, 'generic', { process: '6:1' }).channel
+    first!.close()
+    assert.deepEqual(backend.keepersGone, [])
+    second!.close()
+    other.close()
+    assert.deepEqual(backend.keepersGone, ['5:1', '6:1'])
   })
 })
 

@@ -48,6 +48,16 @@ export interface Origin {
   watchFd?(fd: number, cookie: bigint): FdWatch
   /** A descriptor of their network namespace, the receiver's to close. */
   openNetns(): number
+  /** Identity of the process that connected, where there is one. */
+  readonly process?: string
+  /**
+   * The same channel, used for another process, whose namespace, capabilities and descriptors count from then on; asked of
+   * that again, whose descriptors. Interfaces made so end with the last channel of the process that connected. Throws
+   * ApiError EPERM, ESRCH.
+   */
+  actFor?(tid: number): Origin
+  /** Whether it is used so. */
+  readonly acting?: boolean
 }
 
 export interface FdWatch {
@@ -56,8 +66,12 @@ export interface FdWatch {
 }
 
 /** Who asks, through one channel and in one dialect. The same object for every request. */
-export interface Caller extends Origin {
+export interface Caller extends Pick<Origin, 'netns' | 'privileged' | 'takeFd' | 'openNetns'> {
   readonly portId: number
+  /** The process with whose last channel interfaces are to end that are made for this caller, if there is one. */
+  readonly keeper: string | undefined
+  /** Origin's; undefined where nobody knows. */
+  watchFd(fd: number, cookie: bigint): FdWatch | undefined
   /** Calls back when their channel closes. */
   onClose(listener: () => void): void
   /** Tells them alone. */
@@ -80,6 +94,8 @@ export interface Backend {
   lookUp?(ifindex: number, caller: Caller, dialect: DialectName): Promise<void>
   /** What RTM_NEWLINK changes of a link; without it, nothing can be changed. Rejects with an ApiError. */
   changeLink?(ifindex: number, change: LinkChange, caller: Caller): Promise<void>
+  /** The last channel of a keeper has been closed. */
+  keeperGone?(keeper: string): void
 }
 
 export interface ServerOptions {
@@ -108,14 +124,14 @@ const served: readonly Served[] = Object.values(dialects).map((dialect, i) => ({
 /** A channel's port with those behind it. */
 interface Client {
   readonly port: Port
-  readonly origin: Origin
+  origin: Origin
   readonly callers: Map<DialectName, Caller>
 }
 
 export class NetlinkServer {
   readonly #backend: Backend
   readonly #options: ServerOptions
-  readonly #clients = new Set<Client>()
+  readonly #clients = new Map<Port, Client>()
   #lastPortId = 0
 
   constructor(backend: Backend, options: ServerOptions) {
@@ -126,14 +142,18 @@ export class NetlinkServer {
 
   /** A channel within this process. */
   channel(protocol: Protocol, origin: Origin): Channel {
-    return new InProcessChannel(protocol, (transport) => this.#connect(protocol, origin, transport))
+    return new InProcessChannel(
+      protocol,
+      (transport) => this.#connect(protocol, origin, transport),
+      (port, option, value) => this.#setOption(port, option, value),
+    )
   }
 
   /** Serves a connection that carries a stream of messages (channel.ts), until either end closes it. */
   accept(stream: Duplex, origin: Origin): void {
     serveStream(stream, {
       connect: (protocol, transport) => this.#connect(protocol, origin, transport),
-      setOption,
+      setOption: (port, option, value) => this.#setOption(port, option, value),
       complaint: (error) => this.#complaint(error),
       log: (text) => this.#options.log(text),
     })
@@ -141,7 +161,7 @@ export class NetlinkServer {
 
   /** Closes every channel. */
   close(): void {
-    for (const { port } of this.#clients) port.close()
+    for (const port of this.#clients.keys()) port.close()
   }
 
   #connect(protocol: Protocol, origin: Origin, transport: PortTransport): Port {
@@ -149,21 +169,49 @@ export class NetlinkServer {
     const handle = (request: PortRequest) => this.#handle(request, client)
     const port = new Port({ protocol, portId, transport, handle })
     const client: Client = { port, origin, callers: new Map() }
-    this.#clients.add(client)
-    port.onClose(() => this.#clients.delete(client))
+    this.#clients.set(port, client)
+    port.onClose(() => this.#left(port, origin))
     return port
+  }
+
+  #left(port: Port, { process }: Origin): void {
+    this.#clients.delete(port)
+    if (process === undefined) return
+    const others = [...this.#clients.values()]
+    if (!others.some(({ origin }) => origin.process === process)) {
+      this.#backend.keeperGone?.(process)
+    }
+  }
+
+  /** What setsockopt() and bind() do, and what else can be said of a channel. Throws ApiError. */
+  #setOption(port: Port, option: ChannelOption, value: number): void {
+    if (option !== 'process') {
+      setOption(port, option, value)
+      return
+    }
+    const client = this.#clients.get(port)
+    const acting = client?.origin.actFor?.(value)
+    if (acting === undefined) throw new ApiError('EOPNOTSUPP', 'only who connected can be another')
+    client!.origin = acting
   }
 
   #caller(client: Client, dialect: Dialect): Caller {
     const known = client.callers.get(dialect.name)
     if (known !== undefined) return known
-    const { port, origin } = client
+    const { port } = client
     const caller: Caller = {
-      netns: origin.netns,
-      privileged: origin.privileged,
-      takeFd: (fd) => origin.takeFd(fd),
-      ...(origin.watchFd && { watchFd: origin.watchFd.bind(origin) }),
-      openNetns: () => origin.openNetns(),
+      get netns() {
+        return client.origin.netns
+      },
+      get privileged() {
+        return client.origin.privileged
+      },
+      get keeper() {
+        return client.origin.acting ? client.origin.process : undefined
+      },
+      takeFd: (fd) => client.origin.takeFd(fd),
+      watchFd: (fd, cookie) => client.origin.watchFd?.(fd, cookie),
+      openNetns: () => client.origin.openNetns(),
       get portId() {
         return port.portId
       },
@@ -183,7 +231,7 @@ export class NetlinkServer {
       if (!scope.dialects.includes(family.dialect.name)) continue
       const datagram = encodeEvent(family, event)
       if (datagram === undefined) continue
-      for (const { port, origin } of this.#clients) {
+      for (const { port, origin } of this.#clients.values()) {
         if (!port.groups.has(family.group) || origin.netns !== scope.netns) continue
         port.notify(datagram, isLate(family.dialect))
       }
@@ -205,6 +253,9 @@ export class NetlinkServer {
       if ((request.flags & NLM_F.ACK) !== 0) port.answer(ack(request))
     } catch (error) {
       port.answer(refusal(request, this.#complaint(located(error, request)), port))
+    } finally {
+      // What it has made after its channel was closed is not to stay.
+      if (port.closed) this.#left(port, client.origin)
     }
   }
 
@@ -389,8 +440,7 @@ function decode(request: PortRequest, dialect: Dialect, privileged: boolean): Re
   throw error
 }
 
-/** What setsockopt() and bind() do. Throws ApiError. */
-function setOption(port: Port, option: ChannelOption, value: number): void {
+function setOption(port: Port, option: Exclude<ChannelOption, 'process'>, value: number): void {
   switch (option) {
     case 'ext-ack':
       port.extAck = value !== 0
@@ -427,11 +477,17 @@ function setMembership(port: Port, group: number, member: boolean): void {
 class InProcessChannel implements Channel {
   readonly protocol: Protocol
   readonly #port: Port
+  readonly #setOption: (port: Port, option: ChannelOption, value: number) => void
   #listener: ChannelListener | undefined
   #early: Uint8Array[] = []
 
-  constructor(protocol: Protocol, connect: (transport: PortTransport) => Port) {
+  constructor(
+    protocol: Protocol,
+    connect: (transport: PortTransport) => Port,
+    setOption: (port: Port, option: ChannelOption, value: number) => void,
+  ) {
     this.protocol = protocol
+    this.#setOption = setOption
     this.#port = connect({
       write: (datagram) => {
         if (this.#listener === undefined) this.#early.push(datagram)
@@ -456,7 +512,7 @@ class InProcessChannel implements Channel {
   }
 
   async setOption(option: ChannelOption, value: number): Promise<void> {
-    setOption(this.#port, option, value)
+    this.#setOption(this.#port, option, value)
   }
 
   close(): void {

@@ -7,7 +7,6 @@ import { openLibc } from '../platform/libc.ts'
 import { readMemory } from '../platform/seccomp.ts'
 
 const CAP_NET_ADMIN = 12n
-const OWN_USER_NAMESPACE = readlinkSync('/proc/self/ns/user')
 
 /**
  * Finds out whether this process may look into another, one of whose descriptors is `fd`.
@@ -66,15 +65,31 @@ export function flagsOf(tid: number, fd: number): { blocking: boolean; cloexec: 
   return { blocking: (flags & SOCK_NONBLOCK) === 0, cloexec: (flags & 0o2000000) !== 0 }
 }
 
-/** Whether it has CAP_NET_ADMIN, over what this process has it over. */
-export function isPrivileged(tid: number): boolean {
+/** Whether it has CAP_NET_ADMIN, over what `other` has it over. */
+export function isPrivileged(tid: number, other: number | 'self' = 'self'): boolean {
   try {
     const effective = BigInt(`0x${field(status(tid), 'CapEff')}`)
     if (((effective >> CAP_NET_ADMIN) & 1n) === 0n) return false
-    return readlinkSync(`/proc/${tid}/ns/user`) === OWN_USER_NAMESPACE
+    return isWithin('user', tid, other)
   } catch {
     return false
   }
+}
+
+/** Whether both are in the same namespace of this kind. */
+export function isWithin(kind: 'user' | 'pid', tid: number, other: number | 'self'): boolean {
+  return readlinkSync(`/proc/${tid}/ns/${kind}`) === readlinkSync(`/proc/${other}/ns/${kind}`)
+}
+
+/** The users that it is: real, effective, saved, and of files. */
+export function usersOf(tid: number): number[] {
+  return /^Uid:(.*)/m.exec(status(tid))![1]!.trim().split(/\s+/).map(Number)
+}
+
+/** When the process began, in clock ticks since the system did: with its id, what it is among all there have been. */
+export function startOf(pid: number): string {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+  return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]!
 }
 
 /** Whether a signal that it does not hold off waits for it. */

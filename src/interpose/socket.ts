@@ -3,7 +3,7 @@
  * message by message who answers, and queues what comes from either. How the program's calls reach this, and its
  * memory, are supervisor.ts's.
  */
-import type { Channel } from '../driver/channel.ts'
+import type { Channel, ChannelOption } from '../driver/channel.ts'
 import { align, attributes, Writer } from '../netlink/attribute.ts'
 import { GENL_ID_CTRL } from '../netlink/control.ts'
 import { type Message, message, messages, NLM_F, NLMSG, readAnswer } from '../netlink/message.ts'
@@ -52,6 +52,8 @@ export class VirtualSocket {
   /** Requests are carried out one after another. */
   #turn: Promise<unknown> = Promise.resolve()
   #closed = false
+  /** Then the kernel answers everything, as one that never had a driver. */
+  #driverGone = false
   /** IFLA_LINKINFO of the driver's links, by their index, as of the last question about links. */
   readonly #kinds = new Map<number, Uint8Array>()
 
@@ -59,7 +61,10 @@ export class VirtualSocket {
     this.#options = options
     options.channel.listen({
       received: (datagram) => this.#fromDriver(datagram),
-      closed: () => this.#asking?.done(),
+      closed: () => {
+        this.#driverGone = true
+        this.#asking?.done()
+      },
     })
   }
 
@@ -67,9 +72,13 @@ export class VirtualSocket {
    * Takes a datagram of the program; resolves to 0 when all of it was answered, or to -errno. `begins` is called when its turn
    * has come: several processes may share the socket.
    */
-  send(datagram: Uint8Array, privileged: boolean, begins: () => void): Promise<number> {
-    const sent = this.#turn.then(() => {
-      begins()
+  send(
+    datagram: Uint8Array,
+    privileged: boolean,
+    begins: () => Promise<void> | void,
+  ): Promise<number> {
+    const sent = this.#turn.then(async () => {
+      await begins()
       return this.#send(datagram, privileged)
     })
     this.#turn = sent.catch(() => undefined)
@@ -83,16 +92,16 @@ export class VirtualSocket {
   }
 
   async setOption(level: number, name: number, value: Uint8Array): Promise<number> {
-    const { channel, relay, groups } = this.#options
+    const { relay, groups } = this.#options
     if (level !== SOL_NETLINK || value.length < 4) return relay.setOption(level, name, value)
     const number = new DataView(value.buffer, value.byteOffset).getUint32(0, true)
     const joins = name === OPTION.ADD_MEMBERSHIP
-    if ((joins || name === OPTION.DROP_MEMBERSHIP) && groups.has(number)) {
-      await channel.setOption(joins ? 'add-membership' : 'drop-membership', number)
+    if ((joins || name === OPTION.DROP_MEMBERSHIP) && groups.has(number) && !this.#driverGone) {
+      await this.#tell(joins ? 'add-membership' : 'drop-membership', number)
       return 0
     }
-    if (name === OPTION.EXT_ACK) await channel.setOption('ext-ack', number)
-    if (name === OPTION.CAP_ACK) await channel.setOption('cap-ack', number)
+    if (name === OPTION.EXT_ACK) await this.#tell('ext-ack', number)
+    if (name === OPTION.CAP_ACK) await this.#tell('cap-ack', number)
     return relay.setOption(level, name, value)
   }
 
@@ -182,6 +191,7 @@ export class VirtualSocket {
   }
 
   #isOurs({ type, flags }: Message): boolean {
+    if (this.#driverGone) return false
     const { channel, families } = this.#options
     const isDump = (flags & NLM_F.DUMP) === NLM_F.DUMP
     if (channel.protocol === 'generic') {
@@ -200,7 +210,7 @@ export class VirtualSocket {
     const request = message({ type: RTM.GETLINK, flags, seq: 1, pid: 0 }, encodeLink({}))
     const [asked] = messages(request)
     this.#kinds.clear()
-    for (const datagram of await this.#ask(asked!)) {
+    for (const datagram of (await this.#ask(asked!)) ?? []) {
       for (const { type, payload } of messages(datagram)) {
         if (type !== RTM.NEWLINK) continue
         const { index } = decodeLink(payload)
@@ -241,8 +251,12 @@ export class VirtualSocket {
     return type === GENL_ID_CTRL && (errno === ENOENT || errno === EOPNOTSUPP)
   }
 
-  /** Has the driver answer; a message that only asks to be acknowledged, sent behind it, tells when it has. */
-  async #ask({ bytes }: Message): Promise<Uint8Array[]> {
+  /**
+   * Has the driver answer; a message that only asks to be acknowledged, sent behind it, tells when it has. Undefined when the
+   * driver ends meanwhile.
+   */
+  async #ask({ bytes }: Message): Promise<Uint8Array[] | undefined> {
+    if (this.#driverGone) return undefined
     const barrier = ++this.#lastBarrier
     const flags = NLM_F.REQUEST | NLM_F.ACK
     const answers: Uint8Array[] = []
@@ -254,7 +268,7 @@ export class VirtualSocket {
     this.#options.channel.send(message(header, new Uint8Array(0)))
     await answered
     this.#asking = undefined
-    return answers
+    return this.#driverGone ? undefined : answers
   }
 
   #fromDriver(datagram: Uint8Array): void {
@@ -266,6 +280,14 @@ export class VirtualSocket {
       asking.answers.push(datagram)
     } else if (this.#isFull) this.#fail(E.ENOBUFS)
     else this.#push({ bytes: datagram, from: KERNEL, isNews: true })
+  }
+
+  async #tell(option: ChannelOption, value: number): Promise<void> {
+    try {
+      await this.#options.channel.setOption(option, value)
+    } catch (error) {
+      if (!this.#driverGone) throw error
+    }
   }
 
   #toKernel(datagram: Uint8Array): number {
@@ -299,7 +321,7 @@ export class VirtualSocket {
     const name = relay.name()
     if (typeof name === 'number') return
     const port = new DataView(name.buffer).getUint32(SOCKADDR_NL.pid, true)
-    if (port !== 0 && port !== channel.portId) void channel.setOption('port-id', port)
+    if (port !== 0 && port !== channel.portId) void this.#tell('port-id', port)
   }
 }
 

@@ -86,7 +86,7 @@ export class Streams {
       throw ApiError.from(-given, 'cannot replace the TCP socket')
     }
     await watch.renew(place, watches)
-    const { client, registered } = await this.#driver(peer.dialect, peer.netns)
+    const { client, registered } = await this.#driver(peer.dialect, peer.netns, call.tid)
     const none = new Uint8Array(0)
     const stream: Stream = { end: own, out: none, rest: none, alive: true, unwatch: () => {} }
     const key = `${ifindex}:${peerId}`
@@ -134,12 +134,13 @@ export class Streams {
     }
   }
 
-  #driver(dialect: DialectName, netns: number): Promise<Driver> {
+  #driver(dialect: DialectName, netns: number, tid: number): Promise<Driver> {
     const id = netnsId(netns)
     const key = `${dialect} ${id}`
     const known = this.#drivers.get(key)
     if (known !== undefined) return known
     const program: Program = {
+      tid,
       netns: id,
       privileged: true,
       takeFd: () => {
@@ -149,6 +150,7 @@ export class Streams {
     }
     const opened = this.#open(dialect, program)
     this.#drivers.set(key, opened)
+    opened.catch(() => this.#drivers.delete(key))
     return opened
   }
 
@@ -170,7 +172,9 @@ export class Streams {
         }
       }
     }
-    follow().catch((error: Error) => log(`control packets of TCP peers: ${error.message}`))
+    follow()
+      .catch((error: Error) => log(`control packets of TCP peers: ${error.message}`))
+      .finally(() => this.#driverGone())
     return { client, registered: new Set() }
   }
 
@@ -191,6 +195,15 @@ export class Streams {
     const stream = this.#streams.get(`${ifindex}:${peerId}`)
     if (stream !== undefined) this.#os.shutdown(stream.end, SHUT_WR)
     this.deleted(ifindex, peerId)
+  }
+
+  /** With it, its peers. */
+  #driverGone(): void {
+    for (const stream of this.#streams.values()) {
+      stream.alive = false
+      this.#os.shutdown(stream.end, SHUT_WR)
+    }
+    this.#streams.clear()
   }
 
   #write(stream: Stream, packet: Uint8Array): void {

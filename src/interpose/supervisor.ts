@@ -37,6 +37,8 @@ import type { Watch } from './watch.ts'
 
 /** A program, to the driver: who asks over a channel. What it answers is of the moment of the request. */
 export interface Program {
+  /** The thread that asks now. */
+  readonly tid: number
   readonly netns: string
   readonly privileged: boolean
   takeFd(fd: number): number
@@ -46,7 +48,10 @@ export interface Program {
 export interface SupervisorOptions {
   readonly listener: Listener
   readonly watch: Watch
+  /** Rejects with an ApiError where the driver is gone. */
   openChannel(protocol: Protocol, program: Program): Promise<Channel> | Channel
+  /** Another thread of the program, or a process that shares its socket, asks over the channel from now on. */
+  usedBy(channel: Channel, tid: number): Promise<void> | void
   log(text: string): void
 }
 
@@ -62,6 +67,7 @@ interface Receiver {
 interface Served {
   readonly identity: string
   readonly socket: VirtualSocket
+  readonly channel: Channel
   readonly relay: RelaySocket
   /** Our end of the pair. */
   readonly end: number
@@ -235,25 +241,27 @@ export class Supervisor {
   // Opening and closing ----------------------------------------------------------------------------------------------
 
   async #open(call: TrappedCall): Promise<Fate> {
-    const { listener, watch, openChannel } = this.#options
+    const { listener, watch } = this.#options
     const [family, flags, number] = call.ints as [number, number, number]
     const protocol = PROTOCOL[number]
     const type = flags & 0xf
     if (family !== AF_NETLINK || protocol === undefined || (type !== 2 && type !== 3)) return 'pass'
-    const at = this.#freeNumber(call.tid, FIRST_FD)
-    if (at === undefined) return -EMFILE
     if (this.#served.size >= MAX_SOCKETS) return -ENFILE
     using opened = new DisposableStack()
     const netns = openNetnsOf(call.tid)
     opened.defer(() => this.#os.close(netns))
     const program = this.#programOf(call.tid, netns)
-    const channel = opened.adopt(await openChannel(protocol, program), (one) => one.close())
+    const channel = opened.adopt(await this.#channelFor(protocol, program), (one) => one.close())
     const relay = opened.use(openRelay(type, number, netns))
     const { own, other } = openPair('datagrams')
     opened.defer(() => this.#os.close(own))
+    opened.defer(() => this.#os.close(other))
+    const at = this.#freeNumber(call.tid, FIRST_FD)
+    if (at === undefined) return -EMFILE
     const identity = identityOf(process.pid, other)!
     const served: Served = {
       identity,
+      channel,
       socket: new VirtualSocket({
         channel,
         relay,
@@ -271,9 +279,9 @@ export class Supervisor {
       cloexec: (flags & 0o2000000) !== 0,
       answer: true,
     })
-    this.#os.close(other)
     if (given < 0) return given === -EBADF ? -EMFILE : given
     opened.move()
+    this.#os.close(other)
     this.#served.set(identity, served)
     served.unwatch.push(
       watch.add(own, () => {
@@ -284,6 +292,17 @@ export class Supervisor {
     )
     this.#followKernel(served)
     return 'answered'
+  }
+
+  /** A channel to the driver; where that has ended, one on which nobody answers. */
+  async #channelFor(protocol: Protocol, program: Program): Promise<Channel> {
+    try {
+      return await this.#options.openChannel(protocol, program)
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error
+      this.#options.log(`no driver: ${error.message}`)
+      return closedChannel(protocol)
+    }
   }
 
   #followKernel(served: Served): void {
@@ -337,6 +356,9 @@ export class Supervisor {
     const id = netnsId(netns)
     return {
       netns: id,
+      get tid() {
+        return who.tid
+      },
       get privileged() {
         return isPrivileged(who.tid)
       },
@@ -362,7 +384,8 @@ export class Supervisor {
     const privileged = isPrivileged(tid)
     // Who was killed meanwhile may have been somebody else's memory.
     if (!this.#options.listener.waits(call)) return -E.EINTR
-    const sent = await served.socket.send(datagram, privileged, () => {
+    const sent = await served.socket.send(datagram, privileged, async () => {
+      if (served.tid !== tid) await this.#options.usedBy(served.channel, tid)
       served.tid = tid
       served.call = call
     })
@@ -477,6 +500,17 @@ export class Supervisor {
     } else if (request.command === 'peer-del') {
       this.#streams.deleted(request.args.ifindex, request.args.peer.id)
     }
+  }
+}
+
+function closedChannel(protocol: Protocol): Channel {
+  return {
+    protocol,
+    portId: 0,
+    listen: (listener) => listener.closed(undefined),
+    send() {},
+    async setOption() {},
+    close() {},
   }
 }
 

@@ -137,6 +137,12 @@ export class DriverHost implements Backend {
     await Promise.all([...this.#devices].map((device) => this.#remove(device)))
   }
 
+  keeperGone(keeper: string): void {
+    for (const device of this.#devices) {
+      if (device.keeper === keeper) void this.#remove(device)
+    }
+  }
+
   #find(ifindex: number, caller: Caller): HostedDevice {
     for (const device of this.#devices) {
       if (device.ifindex === ifindex && device.netns === caller.netns) return device
@@ -205,6 +211,7 @@ export class DriverHost implements Backend {
       kind,
       mode,
       netns: caller.netns,
+      keeper: caller.keeper,
       host: this.#options,
       sockets: this.#sockets,
       leaving: this.#leaving,
@@ -233,6 +240,7 @@ interface HostedOptions {
   kind: LinkKind
   mode: Mode
   netns: string
+  keeper: string | undefined
   host: HostOptions
   sockets: Map<bigint, HostedDevice>
   leaving: Map<bigint, Promise<void>>
@@ -310,6 +318,10 @@ class HostedDevice {
 
   get name(): string {
     return this.#options.tun.name
+  }
+
+  get keeper(): string | undefined {
+    return this.#options.keeper
   }
 
   #keep(fd: number): number {
@@ -562,7 +574,7 @@ class HostedDevice {
           const held =
             [...this.#transports.values()].find(({ cookie }) => cookie === found.cookie) ??
             (stream
-              ? await this.#holdStream(own, found.cookie, caller.watchFd?.(fd, found.cookie))
+              ? await this.#holdStream(own, found.cookie, caller.watchFd(fd, found.cookie))
               : await this.#holdUdp(own, found.cookie))
           kept = stream
           held.users++
