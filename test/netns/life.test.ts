@@ -132,8 +132,14 @@ describe('lives of peers and devices', { skip: withoutNamespaces }, () => {
     assert.deepEqual(tunnel.near.lost(), [[1, 'expired']])
     assert.deepEqual(tunnel.far.lost(), [[1, 'expired']])
     b.ip('link set wire0 up')
-    for (const host of [a, b]) await host.ready('wire0')
     b.addAddress('wire0', 'fd00:9::2/64')
+    // Who was asked for in vain meanwhile is given up a little later, and with that all packets that wait for the answer.
+    for (const [from, to] of [
+      [a, '10.9.0.2'],
+      [b, '10.9.0.1'],
+    ] as const) {
+      await until(`an answer of ${to}`, async () => (await from.ping(to, { count: 1 })).got === 1)
+    }
   })
 
   it('a new peer of a point-to-point device takes the place of the old one', async () => {
