@@ -10,6 +10,7 @@ import { execFile } from 'node:child_process'
 import { access, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 
 const run = promisify(execFile)
@@ -125,14 +126,13 @@ async function cached(
     )
   }
   await mkdir(cache, { recursive: true })
+  await using _ = await takeTurn(`${target}.lock`)
+  if (await exists(target)) return target
   const into = await mkdtemp(join(cache, `${name}-`))
   try {
     await fill(await privateApt(into), into)
     await rm(join(into, '.apt'), { recursive: true })
-    // Another process may have been faster; its folder is as good.
-    await rename(into, target).catch((error) => {
-      if (error.code !== 'ENOTEMPTY' && error.code !== 'EEXIST') throw error
-    })
+    await rename(into, target)
     return target
   } catch (error) {
     if (error instanceof Unavailable || !isCommandFailure(error)) throw error
@@ -144,6 +144,21 @@ async function cached(
     )
   } finally {
     await rm(into, { recursive: true, force: true })
+  }
+}
+
+/** Waits until no other process that lives holds the file, and holds it until disposed. */
+async function takeTurn(path: string): Promise<AsyncDisposable> {
+  for (;;) {
+    try {
+      await writeFile(path, `${process.pid}`, { flag: 'wx' })
+      return { [Symbol.asyncDispose]: () => rm(path) }
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+    }
+    const holder = Number(await readFile(path, 'utf8').catch(() => ''))
+    if (holder !== 0 && !(await exists(`/proc/${holder}`))) await rm(path, { force: true })
+    await sleep(100)
   }
 }
 

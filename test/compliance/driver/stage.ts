@@ -160,12 +160,7 @@ export class Stage implements AsyncDisposable {
 
   /** RTM_NEWLINK; gives the messages. Throws an Error where it is refused. */
   async link(link: LinkMessage, flags: number): Promise<void> {
-    const seen = await this.#theatre.exchange(
-      this.#theatre.route,
-      RTM.NEWLINK,
-      flags,
-      encodeLink(link),
-    )
+    const seen = await this.#exchange(this.#theatre.route, RTM.NEWLINK, flags, encodeLink(link))
     const [answer] = seen.map((one) => describe(one, this.#names, undefined) as { errno?: string })
     if (answer?.errno !== undefined) throw new Error(`no device: ${JSON.stringify(answer)}`)
   }
@@ -173,7 +168,7 @@ export class Stage implements AsyncDisposable {
   /** A request to rtnetlink as a step. */
   async asksRoute(what: string, type: number, flags: number, payload: Uint8Array): Promise<void> {
     const { route, port } = this.#theatre
-    const seen = await this.#theatre.exchange(route, type, flags, payload)
+    const seen = await this.#exchange(route, type, flags, payload)
     const answers = seen.map((one) => describe(one, this.#names, undefined))
     const told = (await this.#heard(port)).map((one) => describe(one, this.#names, undefined))
     // Peers go in the order in which the driver keeps them.
@@ -183,7 +178,7 @@ export class Stage implements AsyncDisposable {
   /** What the driver says of a link, and what the system does, as a step. */
   async showsLink(what: string, { name, ifindex }: Device): Promise<void> {
     const { route } = this.#theatre
-    const seen = await this.#theatre.exchange(route, RTM.GETLINK, 0, encodeLink({ index: ifindex }))
+    const seen = await this.#exchange(route, RTM.GETLINK, 0, encodeLink({ index: ifindex }))
     const reply = seen.find((one) => one.type === RTM.NEWLINK)
     const { kind, mode, mtu, counters } = reply === undefined ? {} : decodeLink(reply.payload)
     const [system] = JSON.parse(this.lab.ip('-d', '-j', 'link', 'show', name)) as [
@@ -225,7 +220,7 @@ export class Stage implements AsyncDisposable {
   /** A request whose flags are as given, REQUEST and ACK included; nothing need come of it. */
   async asksFlags(what: string, payload: Uint8Array, flags: number): Promise<void> {
     const { port } = this.#theatre
-    const seen = await this.#theatre.exchange(port, this.#names.family, flags, payload, false)
+    const seen = await this.#exchange(port, this.#names.family, flags, payload, false)
     this.note(what, { messages: seen.map((one) => describe(one, this.#names, undefined)) })
   }
 
@@ -237,7 +232,7 @@ export class Stage implements AsyncDisposable {
     type = this.#names.family,
   ): Promise<boolean> {
     const { port } = this.#theatre
-    const seen = await this.#theatre.exchange(port, type, flags, payload)
+    const seen = await this.#exchange(port, type, flags, payload)
     seen.push(...(await this.#heard(port, 3)))
     const listed = seen.map((one) => describe(one, this.#names, command))
     this.note(what, { messages: flags === NLM_F.DUMP ? sorted(listed) : listed })
@@ -258,10 +253,16 @@ export class Stage implements AsyncDisposable {
   async #refusal<C extends CommandName>(command: C, args: ArgsOf<C>): Promise<object | undefined> {
     const { port } = this.#theatre
     const payload = ovpn.encodeRequest({ command, args } as unknown as Request)
-    const seen = await this.#theatre.exchange(port, this.#names.family, 0, payload)
+    const seen = await this.#exchange(port, this.#names.family, 0, payload)
     await this.#heard(port, 3)
     const listed = seen.map((one) => describe(one, this.#names, undefined))
     return listed.find((one) => 'errno' in one)
+  }
+
+  /** As the theatre's; packets that come meanwhile are kept. */
+  async #exchange(...request: Parameters<Theatre['exchange']>): Promise<Message[]> {
+    const seen = await this.#theatre.exchange(...request)
+    return seen.filter((one) => !this.#isPacket(one))
   }
 
   async mustPeer(device: Device, peer: PeerNew, ...keys: readonly KeyConf[]): Promise<void> {
@@ -356,7 +357,7 @@ export class Stage implements AsyncDisposable {
     // The first answer may be given before what was found beside its request is worked off.
     for (const { ifindex } of [...this.#devices, ...this.#devices]) {
       const seen = await this.#dump(ifindex)
-      told.push(...seen.filter((one) => one.seq === 0 && !this.#isPacket(one)))
+      told.push(...seen.filter((one) => one.seq === 0))
     }
     return told
   }
@@ -373,7 +374,7 @@ export class Stage implements AsyncDisposable {
     const request: Request = { command: 'peer-get', args: { ifindex }, dump: true }
     const { port } = this.#theatre
     const payload = ovpn.encodeRequest(request)
-    return this.#theatre.exchange(port, this.#names.family, NLM_F.DUMP, payload)
+    return this.#exchange(port, this.#names.family, NLM_F.DUMP, payload)
   }
 
   async #counters(ifindex: number): Promise<string[]> {
@@ -422,7 +423,7 @@ export class Stage implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     for (const { ifindex } of this.#devices) {
       const { route } = this.#theatre
-      await this.#theatre.exchange(route, RTM.DELLINK, 0, encodeLink({ index: ifindex }))
+      await this.#exchange(route, RTM.DELLINK, 0, encodeLink({ index: ifindex }))
     }
     for (const close of this.#closing) close()
     await sleep(0)
