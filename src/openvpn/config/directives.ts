@@ -41,8 +41,8 @@ export function directive(name: DirectiveName): Directive {
 
 /** `port` → `port PORT`; optional arguments in brackets, such as may be many with dots. */
 export function usage(name: DirectiveName): string {
-  const parts = Object.entries(directive(name).args).map(([argument, { optional, rest }]) => {
-    const text = `${argument.toUpperCase()}${rest === undefined ? '' : '…'}`
+  const parts = Object.entries(directive(name).args).map(([argument, { word, optional, rest }]) => {
+    const text = `${word ?? argument.toUpperCase()}${rest === undefined ? '' : '…'}`
     return optional === undefined ? text : `[${text}]`
   })
   return [name, ...parts].join(' ')

@@ -59,7 +59,8 @@ function text(row: Directive): string {
           : [],
     ),
   )
-  return [row.doc, ...reasons, places.join(', ')].filter((part) => part !== '').join('. ')
+  const where = places.join(', ').replace(/^./, (letter) => letter.toUpperCase())
+  return [row.doc, ...reasons, where].filter((part) => part !== '').join('. ')
 }
 
 function counts(): string {

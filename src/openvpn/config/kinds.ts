@@ -11,6 +11,8 @@ export interface Kind<T> {
   parse(text: string): T
   /** What is expected, for documents and errors: `a port`. */
   readonly expects: string
+  /** How it is written, where that is one word only. */
+  readonly word?: string
   /** May be left out, and then stands for this value. */
   readonly optional?: { readonly value: T }
   /** Takes this argument and all that follow, one by one. */
@@ -72,8 +74,10 @@ export const word: Kind<string> = kind('a word', (value) =>
 )
 
 export function choice<const T extends string>(...choices: readonly T[]): Kind<T> {
-  const expects = choices.length === 1 ? `'${choices[0]}'` : `one of ${choices.join(', ')}`
-  return kind(expects, (value) => choices.find((one) => one === value))
+  const [first, ...others] = choices
+  const expects = others.length === 0 ? `'${first}'` : `one of ${choices.join(', ')}`
+  const of = kind(expects, (value) => choices.find((one) => one === value))
+  return first === undefined || others.length > 0 ? of : { ...of, word: first }
 }
 
 function decimal(value: string): number | undefined {
@@ -97,7 +101,31 @@ export function seconds(min: number, max: number): Kind<Millis> {
 /** A word in place of a value: `infinite`. */
 export function either<T, U>(first: Kind<T>, second: Kind<U>): Kind<T | U> {
   const expects = `${first.expects} or ${second.expects}`
-  return kind<T | U>(expects, (value) => parseWith(first, value) ?? parseWith(second, value))
+  return {
+    expects,
+    parse(text) {
+      for (const of of [first, second]) {
+        try {
+          return of.parse(text)
+        } catch {
+          // then the other
+        }
+      }
+      throw new ArgumentError(`expected ${expects}, not '${text}'`)
+    },
+  }
+}
+
+/** A word that stands for a value. */
+export function constant<T>(name: string, value: T): Kind<T> {
+  const of = choice(name)
+  return {
+    expects: of.expects,
+    parse(text) {
+      of.parse(text)
+      return value
+    },
+  }
 }
 
 /** The value of a text, or undefined where it is not of the kind. */
@@ -107,10 +135,6 @@ export function parseWith<T>(of: Kind<T>, value: string): T | undefined {
   } catch {
     return undefined
   }
-}
-
-export function constant<T>(name: string, value: T): Kind<T> {
-  return kind(`'${name}'`, (text) => (text === name ? value : undefined))
 }
 
 export const port: Kind<number> = integer(0, 65_535, 'a port')

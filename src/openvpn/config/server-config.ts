@@ -274,7 +274,7 @@ function readIpv4(settings: Settings): Pick<Addresses, 'ifconfig' | 'pool'> {
       settings.problem('argument', own?.place, message)
     }
     if (pool !== undefined) checkPool(settings, pool.args, ifconfig, pool.place)
-    return { ifconfig, pool: pool?.args }
+    return { ifconfig, pool: pool && { start: pool.args.start, end: pool.args.end } }
   }
   const { network, netmask, nopool } = server.args
   const first = ipv4ToNumber(network)
@@ -299,7 +299,7 @@ function readIpv4(settings: Settings): Pick<Addresses, 'ifconfig' | 'pool'> {
   }
   if (nopool !== undefined) {
     if (pool !== undefined) checkPool(settings, pool.args, ifconfig, pool.place)
-    return { ifconfig, pool: pool?.args }
+    return { ifconfig, pool: pool && { start: pool.args.start, end: pool.args.end } }
   }
   return { ifconfig, pool: { start: numberToIpv4(first + 2), end: numberToIpv4(first + size - 2) } }
 }

@@ -2,7 +2,7 @@
  * Directives that belong elsewhere: to Windows, to smart cards, to the command line of OpenVPN, to its past.
  * Source: openvpn(8) of 2.6 and 2.7, "Unsupported options" there, and its list of changes.
  */
-import { anyText, rest, some, word } from '../kinds.ts'
+import { anyText, rest, some, text, word } from '../kinds.ts'
 import { both, type Directive, type Directives, noop, refused } from './directive.ts'
 
 const any = { values: rest(anyText) }
@@ -32,6 +32,7 @@ export const elsewhere = {
   'ip-win32': windows('How addresses are set'),
   'msg-channel': windows('Channel to the service'),
   'pause-exit': windows('Waits for a key at the end'),
+  'rdns-internal': windows('Tells Windows to register names'),
   'route-method': windows('How routes are set'),
   'tap-sleep': windows('Waits for the adapter'),
   'win-sys': windows('Folder of the system'),
@@ -104,6 +105,12 @@ export const elsewhere = {
     ...both(noop('random numbers are those of the system')),
     removed: '2.6',
     doc: 'Source of random numbers',
+  },
+  'tls-remote': {
+    args: { name: text },
+    ...both(refused('write `verify-x509-name NAME name`')),
+    removed: '2.4',
+    doc: 'Name that the peer’s certificate must have',
   },
   'use-prediction-resistance': {
     args: {},
