@@ -1,6 +1,7 @@
 /** The command line: which commands there are, and what becomes of their errors. Also the entry of the single executable. */
 import { Command, CommanderError } from 'commander'
 import { checkCommand } from './check.ts'
+import { clientCommand } from './client.ts'
 import { createEnvironment } from './compose.ts'
 import { demoCommand } from './demo.ts'
 import { driverCommand } from './driver.ts'
@@ -10,6 +11,7 @@ import { keyCommand } from './key.ts'
 import { linkCommand } from './link.ts'
 import { monitorCommand } from './monitor.ts'
 import { peerCommand } from './peer.ts'
+import { pkiCommand } from './pki.ts'
 import { runCommand, superviseCommand } from './run.ts'
 import { serverCommand } from './server.ts'
 import { showCommand } from './show.ts'
@@ -45,6 +47,7 @@ async function main(args: string[]): Promise<number> {
     .enablePositionalOptions()
     .addCommand(runCommand(environment))
     .addCommand(serverCommand(environment))
+    .addCommand(clientCommand(environment))
     .addCommand(driverCommand(environment))
     .addCommand(showCommand(environment))
     .addCommand(monitorCommand(environment))
@@ -53,6 +56,7 @@ async function main(args: string[]): Promise<number> {
     .addCommand(keyCommand(environment))
     .addCommand(checkCommand(environment))
     .addCommand(genkeyCommand(environment))
+    .addCommand(pkiCommand(environment))
     .addCommand(demoCommand(environment))
     .addCommand(transferCommand(environment), { hidden: true })
     .addCommand(superviseCommand(environment), { hidden: true })
