@@ -16,6 +16,8 @@ export interface SystemRoute {
   /** Interface; of the gateway's where absent. */
   readonly ifindex?: number
   readonly metric?: number
+  /** Packets there are refused, by whatever way. */
+  readonly unreachable?: boolean
 }
 
 /** How packets to an address leave. */
@@ -23,6 +25,15 @@ export interface NextHop {
   readonly gateway?: string
   readonly ifindex: number
   readonly source?: string
+}
+
+/** Which names are asked of whom, while the tunnel is up. */
+export interface DnsPlan {
+  /** Most wanted first. */
+  readonly servers: readonly string[]
+  readonly searchDomains: readonly string[]
+  /** Only names in these go to the servers; none: all names do. */
+  readonly routeDomains: readonly string[]
 }
 
 /** Each call throws an Error that says what was refused and why. */

@@ -19,6 +19,7 @@ const NETLINK_ROUTE = 0
 const ESRCH = 3
 const RTPROT_STATIC = 4
 const RT_SCOPE_LINK = 253
+const RTN_UNREACHABLE = 7
 /** IFA_F_NODAD: an address of a tunnel is nobody else's, so IPv6 need not look for others that have it. */
 const NODAD = 2
 
@@ -108,18 +109,30 @@ function broadcastOf(address: Uint8Array, prefix: number): Uint8Array {
   return bytes
 }
 
-function routeOf({ destination, prefix, gateway, ifindex, metric }: SystemRoute): Uint8Array {
+function routeOf({
+  destination,
+  prefix,
+  gateway,
+  ifindex,
+  metric,
+  unreachable,
+}: SystemRoute): Uint8Array {
   const network = parseAddress(destination)
   return encodeRoute({
     family: network.length === 4 ? AF_INET : AF_INET6,
     prefix,
     protocol: RTPROT_STATIC,
-    scope: gateway === undefined && network.length === 4 ? RT_SCOPE_LINK : 0,
+    scope: isDirect(gateway, unreachable) && network.length === 4 ? RT_SCOPE_LINK : 0,
+    ...(unreachable === true && { type: RTN_UNREACHABLE }),
     ...(prefix === 0 ? {} : { destination: network }),
     ...(gateway === undefined ? {} : { gateway: parseAddress(gateway) }),
     ...(ifindex === undefined ? {} : { oif: ifindex }),
     ...(metric === undefined ? {} : { priority: metric }),
   })
+}
+
+function isDirect(gateway: string | undefined, unreachable = false): boolean {
+  return gateway === undefined && !unreachable
 }
 
 function textOf({ address, prefix, peer }: InterfaceAddress): string {

@@ -31,6 +31,7 @@ import type { Millis } from '../proto/reliable.ts'
 import { Session, type SessionSettings } from '../proto/session.ts'
 import type { SessionError } from '../proto/session-error.ts'
 import type { PeerCertificates } from '../proto/tls-engine.ts'
+import type { TransportLink } from '../transport-link.ts'
 import type {
   AuthDecision,
   ClientIdentity,
@@ -41,7 +42,6 @@ import type {
 import { pushedOptions } from './pushes.ts'
 import { Responses } from './responses.ts'
 import type { Network, ServerSettings } from './settings.ts'
-import type { TransportLink } from './transport-link.ts'
 
 /** What a client needs of its server. */
 export interface ClientHost {

@@ -19,10 +19,10 @@ import type { SessionSettings } from '../proto/session.ts'
 import type { PeerCertificates, TlsFactory } from '../proto/tls-engine.ts'
 import type { StatusClient } from '../status.ts'
 import type { DatagramTransport, Path, StreamListener, StreamTransport } from '../transport.ts'
+import { TransportLink } from '../transport-link.ts'
 import { type ClientHost, ServerClient } from './client.ts'
 import type { ConnectedClient, ServerPolicy } from './policy.ts'
 import type { ServerSettings } from './settings.ts'
-import { TransportLink } from './transport-link.ts'
 
 export interface ServerParts {
   readonly settings: ServerSettings

@@ -1,6 +1,6 @@
 /** Where one client's control packets go: a datagram socket and an address that may change, or a stream that a driver may have. */
-import type { DataChannel, DataPeer } from '../data-channel.ts'
-import type { DatagramTransport, Path, StreamTransport } from '../transport.ts'
+import type { DataChannel, DataPeer } from './data-channel.ts'
+import type { DatagramTransport, Path, StreamTransport } from './transport.ts'
 
 export type Transport = DatagramTransport | StreamTransport
 

@@ -1,0 +1,442 @@
+/**
+ * One connection to one server, from the first packet to the end: the session, what the server pushes, and this end's place in the data
+ * channel. Which server comes next, what the user is asked and what becomes of addresses and routes is client.ts's.
+ *
+ *     reaching     our reset is on its way           -- the server has answered -->
+ *     exchanging   TLS, key messages                 -- both are through -->
+ *     asking       for the push reply                -- all of it has come -->
+ *     joining      the owner makes the interface     -- it is up, and has its keys -->
+ *     connected    until it ends
+ *
+ * Source: OpenVPN's src/openvpn/forward.c, push.c and ssl.c.
+ */
+import type { DelReason } from '../../uapi/types.ts'
+import type { DataChannel, DataPeer, PeerCounters } from '../data-channel.ts'
+import {
+  type AuthFailure,
+  formatCrResponse,
+  type Order,
+  type PendingMethod,
+  parseMessage,
+  parsePendingMethod,
+} from '../proto/messages.ts'
+import { type DataPolicy, type Negotiated, negotiateAsClient } from '../proto/negotiate.ts'
+import { PushCollector, parseOption } from '../proto/push.ts'
+import type { Millis } from '../proto/reliable.ts'
+import { Session, type SessionSettings } from '../proto/session.ts'
+import type { SessionError } from '../proto/session-error.ts'
+import type { TransportLink } from '../transport-link.ts'
+
+export interface AttemptSettings {
+  readonly policy: DataPolicy
+  readonly session: Extract<SessionSettings, { role: 'client' }>
+  /** Without a sign of the server for that long (`server-poll-timeout`), another is tried. */
+  readonly connectTimeout: Millis
+  /** Until keepalive is known: no sign of the server for that long is its end. 0: never. */
+  readonly pingRestart: Millis
+}
+
+/** What the server gave. */
+export interface Pushed {
+  readonly options: readonly string[]
+  readonly negotiated: Negotiated
+  readonly peerId: number
+}
+
+/** Why it is over. */
+export type Ending =
+  /** Nothing came. */
+  | { readonly kind: 'unreachable'; readonly text: string }
+  /** The handshake failed, or the connection did later. */
+  | { readonly kind: 'failed'; readonly text: string; readonly code?: string | undefined }
+  | { readonly kind: 'refused'; readonly failure: AuthFailure }
+  | { readonly kind: 'ordered'; readonly halt: boolean; readonly order: Order }
+  /** The server has said that it ends, or nothing was heard of it any more. */
+  | { readonly kind: 'lost'; readonly text: string }
+  /** What it pushed does not fit: `reject` by a filter, a cipher that is not allowed. */
+  | { readonly kind: 'unsuitable'; readonly text: string }
+  | { readonly kind: 'closed' }
+
+export interface AttemptEvents {
+  stage(stage: Stage): void
+  /** All has been pushed: the owner makes the interface and gives it to `join`. */
+  pushed(pushed: Pushed): void
+  /** An update of what was pushed; the owner says whether it could follow. */
+  updated(entries: readonly string[]): boolean
+  /** A new token in place of the password. */
+  token(options: readonly string[]): void
+  /** The user is asked for more. */
+  pending(method: PendingMethod | undefined, timeoutSeconds: number | undefined): void
+  info(text: string): void
+  rekeyed(keyId: number): void
+  floated(): void
+  log(text: string): void
+  ended(ending: Ending): void
+}
+
+export type Stage = 'reaching' | 'exchanging' | 'asking' | 'joining' | 'connected' | 'ended'
+
+/** What the attempt needs of the world. */
+export interface AttemptWorld {
+  now(): Millis
+  schedule(at: Millis, call: () => void): () => void
+}
+
+export interface JoinOptions {
+  readonly data: DataChannel
+  readonly v4?: string | undefined
+  readonly v6?: string | undefined
+  /** Seconds; 0 for never. */
+  readonly keepalive: { readonly interval: number; readonly timeout: number }
+  readonly mssfix: number | undefined
+}
+
+const FIRST_REQUEST: Millis = 1000
+const REQUEST_AGAIN: Millis = 5000
+/** How often counters are read, for limits of bytes and inactivity. */
+const NOTHING_SENT = 'nothing was heard of the server for too long'
+
+export class Attempt {
+  readonly link: TransportLink
+  readonly #settings: AttemptSettings
+  readonly #world: AttemptWorld
+  readonly #events: AttemptEvents
+  readonly #session: Session
+  readonly #collector = new PushCollector()
+  readonly #updates = new PushCollector()
+  #stage: Stage = 'reaching'
+  #serverOptions = ''
+  #negotiated: Negotiated | undefined
+  #peerId = 0
+  #peer: DataPeer | undefined
+  #requestAt: Millis = Number.POSITIVE_INFINITY
+  #deadline: Millis
+  #lastHeard: Millis
+  #cancel: (() => void) | undefined
+  #cancelAt: Millis = Number.NaN
+  #work: Promise<void> = Promise.resolve()
+
+  constructor(
+    settings: AttemptSettings,
+    link: TransportLink,
+    world: AttemptWorld,
+    events: AttemptEvents,
+  ) {
+    this.#settings = settings
+    this.#world = world
+    this.#events = events
+    this.link = link
+    const now = world.now()
+    this.#deadline = now + settings.connectTimeout
+    this.#lastHeard = now
+    this.#session = new Session(
+      settings.session,
+      {
+        send: (packet) => link.send(packet),
+        certificates: (keyId) => {
+          this.#advance('exchanging')
+          this.#session.admit(keyId)
+        },
+        hello: (keyId, hello) => {
+          if (keyId === 0) this.#serverOptions = hello.options
+        },
+        ready: (keyId) => this.#ready(keyId),
+        use: () => this.#serially(() => this.#peer?.swapKeys()),
+        expired: () => this.#serially(() => this.#peer?.dropFormerKey()),
+        message: (text) => this.#message(text),
+        failed: (error, keysUntil) => this.#failed(error, keysUntil),
+        wake: () => queueMicrotask(() => this.#poll()),
+      },
+      now,
+    )
+  }
+
+  get stage(): Stage {
+    return this.#stage
+  }
+
+  get negotiated(): Negotiated | undefined {
+    return this.#negotiated
+  }
+
+  /** Sends the first packet. */
+  start(): void {
+    this.#events.stage('reaching')
+    this.#poll()
+  }
+
+  receive(packet: Uint8Array): void {
+    if (this.#stage === 'ended') return
+    const now = this.#world.now()
+    const before = this.#session.peerSessionId
+    this.#session.receive(packet, now)
+    if (this.#session.peerSessionId === undefined) return
+    // Only what the session took counts as a sign of life.
+    this.#lastHeard = now
+    if (before === undefined) {
+      this.#deadline = now + this.#settings.session.handWindow
+      this.#advance('exchanging')
+    }
+    this.#poll()
+  }
+
+  /** The stream under it has ended. */
+  transportEnded(error: Error | undefined): void {
+    const text = error?.message ?? 'the server has closed the connection'
+    this.#end(this.#stage === 'connected' ? { kind: 'lost', text } : { kind: 'failed', text })
+  }
+
+  /** Puts this end into the data channel, with the first key. Rejects with what the driver refuses. */
+  async join(options: JoinOptions): Promise<void> {
+    const { data, v4, v6, keepalive, mssfix } = options
+    const { transport, path } = this.link
+    const peer = await this.link.join(data, () =>
+      data.addPeer(
+        {
+          id: this.#peerId,
+          protocol: transport.protocol,
+          fd: transport.fd,
+          path,
+          ...(v4 !== undefined && { v4 }),
+          ...(v6 !== undefined && { v6 }),
+          keepalive,
+          mssfix,
+        },
+        {
+          removed: (reason) => this.#end({ kind: 'lost', text: REMOVED[reason] }),
+          floated: (remote) => {
+            this.link.move(remote)
+            this.#events.floated()
+          },
+          keyWorn: () => this.renegotiate(),
+          packet: (packet) => {
+            if (packet === undefined) this.transportEnded(undefined)
+            else this.receive(packet)
+          },
+        },
+      ),
+    )
+    this.#peer = peer
+    if (this.#stage !== 'joining') {
+      await peer.remove()
+      return
+    }
+    await peer.addKey(this.#session.dataKeys(0))
+    this.#deadline = Number.POSITIVE_INFINITY
+    this.#advance('connected')
+    this.#poll()
+  }
+
+  async counters(): Promise<PeerCounters | undefined> {
+    return this.#peer?.counters()
+  }
+
+  renegotiate(): void {
+    this.#session.renegotiate(this.#world.now())
+    this.#schedule()
+  }
+
+  /** An answer to a question of the server's (`pending`). */
+  respond(text: string): void {
+    this.#session.sendMessage(formatCrResponse(text))
+  }
+
+  setKeepalive(interval: number, timeout: number): void {
+    this.#serially(() => this.#peer?.setKeepalive(interval, timeout))
+  }
+
+  /** Ends it. `tellServer`: with a word to the server, which takes a moment. */
+  async close(tellServer: boolean): Promise<void> {
+    if (this.#stage === 'connected' && tellServer && this.#negotiated?.exitMessage === true) {
+      this.#session.sendMessage('EXIT')
+      this.#session.poll(this.#world.now())
+      await new Promise<void>((resolve) => {
+        this.#world.schedule(this.#world.now() + FAREWELL, resolve)
+      })
+    }
+    this.#end({ kind: 'closed' })
+    await this.#work
+  }
+
+  #advance(stage: Stage): void {
+    if (this.#stage === 'ended' || ORDER.indexOf(stage) <= ORDER.indexOf(this.#stage)) return
+    this.#stage = stage
+    this.#events.stage(stage)
+  }
+
+  #ready(keyId: number): void {
+    if (keyId === 0) {
+      this.#advance('asking')
+      this.#requestAt = this.#world.now() + FIRST_REQUEST
+      return
+    }
+    this.#serially(async () => {
+      if (this.#stage !== 'connected') return
+      await this.#peer?.addKey(this.#session.dataKeys(keyId))
+      this.#events.rekeyed(keyId)
+    })
+  }
+
+  #message(text: string): void {
+    const message = parseMessage(text)
+    switch (message.kind) {
+      case 'push-reply':
+        this.#reply(message.body)
+        return
+      case 'push-update':
+        this.#update(message.body)
+        return
+      case 'auth-failed':
+        this.#end({ kind: 'refused', failure: message.failure })
+        return
+      case 'auth-pending':
+        if (message.timeout !== undefined) this.#wait(message.timeout)
+        this.#events.pending(undefined, message.timeout)
+        return
+      case 'info':
+        if (message.pending) this.#events.pending(parsePendingMethod(message.text), undefined)
+        else this.#events.info(message.text)
+        return
+      case 'restart':
+      case 'halt':
+        this.#end({ kind: 'ordered', halt: message.kind === 'halt', order: message.order })
+        return
+      case 'exit':
+        this.#end({ kind: 'lost', text: 'the server ends' })
+        return
+      default:
+        this.#events.log(`a message that means nothing here: ${text.slice(0, 200)}`)
+    }
+  }
+
+  #reply(body: string): void {
+    const options = this.#collector.add(body)
+    if (options === 'more') return
+    if (options === 'too much') {
+      this.#end({ kind: 'unsuitable', text: 'the server pushes more than anybody needs' })
+      return
+    }
+    if (this.#stage !== 'asking') {
+      this.#events.token(options)
+      return
+    }
+    this.#requestAt = Number.POSITIVE_INFINITY
+    const words = options.map((option) => parseOption(option) ?? [])
+    const result = negotiateAsClient(this.#settings.policy, words, this.#serverOptions)
+    if ('refused' in result) {
+      this.#end({ kind: 'unsuitable', text: result.refused })
+      return
+    }
+    for (const warning of result.warnings) this.#events.log(warning)
+    this.#negotiated = result.negotiated
+    this.#peerId = result.peerId
+    this.#session.agree(result.negotiated)
+    this.#advance('joining')
+    const { negotiated, peerId } = result
+    this.#events.pushed({ options, negotiated, peerId })
+  }
+
+  #update(body: string): void {
+    const entries = this.#updates.add(body)
+    if (entries === 'more' || this.#stage !== 'connected') return
+    if (entries !== 'too much' && this.#events.updated(entries)) return
+    this.#end({ kind: 'lost', text: 'the server changes what cannot be changed here' })
+  }
+
+  /** More time for the user: as much as the server gives, within what the configuration allows. */
+  #wait(seconds: number): void {
+    const { handWindow, renegotiate } = this.#settings.session
+    const most = Math.max(renegotiate.most / 2, handWindow)
+    this.#deadline = this.#world.now() + Math.min(1000 * seconds, most)
+  }
+
+  /** A renewal that failed leaves the old key its time, but the session is over: another begins. */
+  #failed(error: SessionError, _keysUntil: Millis | undefined): void {
+    const text = error.message
+    if (error.code === 'no-answer') this.#end({ kind: 'unreachable', text })
+    else if (this.#stage === 'connected')
+      this.#end({ kind: 'lost', text: `keys were not renewed: ${text}` })
+    else this.#end({ kind: 'failed', text, code: error.code })
+  }
+
+  #poll(): void {
+    if (this.#stage === 'ended') return
+    const now = this.#world.now()
+    if (now >= this.#requestAt) {
+      this.#requestAt = now + REQUEST_AGAIN
+      this.#session.sendMessage('PUSH_REQUEST')
+    }
+    this.#session.poll(now)
+    if (now >= this.#deadline) this.#late()
+    const { pingRestart } = this.#settings
+    const silent = pingRestart > 0 && now >= this.#lastHeard + pingRestart
+    if (silent && this.#stage !== 'connected') this.#end({ kind: 'lost', text: NOTHING_SENT })
+    this.#schedule()
+  }
+
+  #late(): void {
+    if (this.#stage === 'reaching') {
+      const seconds = this.#settings.connectTimeout / 1000
+      this.#end({ kind: 'unreachable', text: `no answer within ${seconds} s` })
+    } else if (this.#stage === 'asking') {
+      this.#end({ kind: 'failed', text: 'the server has not told what this client gets' })
+    } else if (this.#stage !== 'connected') {
+      this.#end({ kind: 'failed', text: 'the connection did not come about in time' })
+    }
+  }
+
+  #schedule(): void {
+    if (this.#stage === 'ended') return
+    const at = Math.min(this.#session.deadline(), this.#deadline, this.#requestAt)
+    if (at === this.#cancelAt) return
+    this.#cancel?.()
+    this.#cancelAt = at
+    this.#cancel =
+      at === Number.POSITIVE_INFINITY
+        ? undefined
+        : this.#world.schedule(at, () => {
+            this.#cancelAt = Number.NaN
+            this.#poll()
+          })
+  }
+
+  #serially(step: () => Promise<void> | undefined): void {
+    this.#work = this.#work.then(step).catch((error: unknown) => {
+      const text = error instanceof Error ? error.message : String(error)
+      this.#end({ kind: 'lost', text: `the driver refuses: ${text}` })
+    })
+  }
+
+  #end(ending: Ending): void {
+    if (this.#stage === 'ended') return
+    this.#stage = 'ended'
+    this.#cancel?.()
+    this.#session.close()
+    this.#work = this.#work
+      .then(() => this.#peer?.remove())
+      .catch(() => {})
+      .then(() => {
+        this.link.close()
+        this.#events.ended(ending)
+      })
+  }
+}
+
+/** What the server has to hear that this end leaves: there is no answer to wait for. */
+const FAREWELL: Millis = 100
+const ORDER: readonly Stage[] = [
+  'reaching',
+  'exchanging',
+  'asking',
+  'joining',
+  'connected',
+  'ended',
+]
+
+const REMOVED: { readonly [R in DelReason]: string } = {
+  teardown: 'the interface was removed',
+  userspace: 'somebody has removed the peer',
+  expired: NOTHING_SENT,
+  'transport-error': 'the transport has failed',
+  'transport-disconnect': 'the server has closed the connection',
+}
