@@ -1,0 +1,101 @@
+/** `ovpn run` with programs that misuse what they are given: those of hostile.ts. */
+import assert from 'node:assert/strict'
+import { readdirSync, readFileSync } from 'node:fs'
+import { after, before, describe, it } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import { OVPN, run, start } from '../command.ts'
+import { openTestNetns, type TestNetns, withoutNamespaces } from '../namespace.ts'
+import { misuses } from './hostile.ts'
+import { openLab } from './openvpn.ts'
+import { programs, until, withoutProgram } from './programs.ts'
+import { supervisorOf } from './supervisor.ts'
+
+const FILE = fileURLToPath(new URL('./hostile.ts', import.meta.url))
+/** How the shell below calls it. */
+const HOSTILE = '"$0" "$1"'
+/** The shell's netlink is served still. */
+const SERVED = 'ip link add vpn0 type ovpn; ip link set vpn0 up; ip -br link show vpn0'
+const MAX_GROWTH_KB = 150_000
+/** Processes that end in the middle of something: each way that hostile.ts knows, with both kinds of socket. */
+const LEAVING = 12
+
+const hasTunnel = (end: TestNetns) => end.ip('-br link').includes('tun0')
+
+describe('ovpn run with a hostile program', { skip: withoutNamespaces }, () => {
+  let netns: TestNetns
+  before(() => {
+    netns = openTestNetns('runh')
+  })
+  after(() => netns[Symbol.dispose]())
+
+  const argumentsOf = (script: string) => [
+    ...['netns', 'exec', netns.name, OVPN, 'run', 'sh', '-ec', script, process.execPath, FILE],
+  ]
+
+  for (const misuse of Object.keys(misuses)) {
+    it(`goes on serving: ${misuse}`, async () => {
+      const script = `${HOSTILE} ${misuse}; ${SERVED}`
+      const { status, stdout, stderr } = await run('ip', argumentsOf(script))
+      assert.equal(status, 0, stderr)
+      assert.match(stdout, /survived\n^vpn0 .*UP/m)
+    })
+  }
+
+  it('serves processes that share a socket', async () => {
+    const { stdout, stderr } = await run('ip', argumentsOf(`${HOSTILE} handing`))
+    assert.match(stdout, /^shared$/m, stderr)
+  })
+
+  it('is left with nothing by programs that never read, or are killed in the middle', async () => {
+    const leaving = Array.from({ length: LEAVING }, (_, i) => `${HOSTILE} leaving ${i} & p="$p $!"`)
+    const script = `${HOSTILE} patience; echo first; sleep 1; p=
+      ${leaving.join('\n')}
+      sleep 2; kill -9 $p 2>/dev/null || true; wait; ${HOSTILE} deaf; echo last; exec sleep 60`
+    const running = start('ip', argumentsOf(script))
+    await running.says(/first/)
+    const supervisor = supervisorOf(running.pid)!
+    const descriptors = () => readdirSync(`/proc/${supervisor}/fd`).length
+    const residentKb = () => {
+      const status = readFileSync(`/proc/${supervisor}/status`, 'utf8')
+      return Number(/^VmRSS:\s*(\d+)/m.exec(status)![1])
+    }
+    const before = { descriptors: descriptors(), residentKb: residentKb() }
+    await running.says(/last/)
+    assert.equal(running.stdout.match(/leaving/g)?.length, LEAVING)
+    await until('sockets are closed', () => descriptors() <= before.descriptors)
+    const grown = residentKb() - before.residentKb
+    assert.ok(grown < MAX_GROWTH_KB, `${grown} kB more`)
+    running.kill('SIGKILL')
+    await running.ended
+  })
+
+  it('ends as it would without, when its supervisor is killed', async () => {
+    const args = ['netns', 'exec', netns.name, OVPN, 'run', process.execPath, FILE, 'orphaned']
+    const { status, stdout, stderr } = await run('ip', args)
+    assert.deepEqual([status, stdout], [0, 'survived\n'], stderr)
+  })
+})
+
+const ORPHANS: [series: string, signal: NodeJS.Signals, why: string][] = [
+  ['2.6', 'SIGTERM', 'goes on as far as it can'],
+  ['2.7', 'SIGKILL', 'asks a socket that is dead again and again'],
+]
+
+for (const [series, signal, why] of ORPHANS) {
+  describe(`OpenVPN ${series} whose supervisor is killed`, { skip: withoutProgram(series) }, () => {
+    it(`loses its interface, and ends on ${signal}: it ${why}`, async () => {
+      const lab = openLab()
+      try {
+        const side = { program: programs[series]!, offload: true, more: ['verb 0'] }
+        const server = lab.startServer(side, 'udp')
+        await until('the interface comes', () => hasTunnel(lab.server))
+        process.kill(supervisorOf(server.pid)!, 'SIGKILL')
+        await until('the interface goes', () => !hasTunnel(lab.server))
+        server.kill(signal)
+        await server.ended
+      } finally {
+        await lab.close()
+      }
+    })
+  })
+}

@@ -1,0 +1,48 @@
+/** OpenVPN under `ovpn run` with a peer that uses the kernel's own driver: tunnels of kernel-peer.ts. */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { playInKernel } from '../compliance/driver/guest.ts'
+import { whyNoKernel } from '../kernel/vm.ts'
+import { type End, TUNNELS, type Tunnel } from './kernel-peer.ts'
+import { programs, withoutProgram } from './programs.ts'
+
+const skip = withoutProgram('2.6', '2.7') || ((await whyNoKernel()) ?? false)
+
+/** What our driver needs of a kernel beside what the tests of the kernel's driver do. */
+const MODULES = ['chacha', 'inet_diag', 'udp_diag', 'tcp_diag']
+/** Of a hundred packets, while keys are renewed. */
+const RENEWAL_LOSS = 4
+
+let shown: Tunnel[] = []
+if (!skip) {
+  const options = { timeoutMs: 250_000, modules: MODULES }
+  const commands = [programs['2.6']!, programs['2.7']!]
+  shown = (await playInKernel('test/interop/kernel-peer.ts', commands, options)) as Tunnel[]
+}
+
+const nameOf = ({ series, driver }: End) => `${series} ${driver === 'run' ? 'under ovpn run' : ''}`
+
+for (const [i, { server, client, transport }] of TUNNELS.entries()) {
+  const title = `${transport}, server ${nameOf(server)}, client ${nameOf(client)}, the other on the kernel's`
+  describe(title, { skip }, () => {
+    it('each has its driver', () => {
+      const kindOf = ({ driver }: End) => (driver === 'run' ? 'tun' : 'ovpn')
+      assert.deepEqual(shown[i]!.kinds, [kindOf(server), kindOf(client)])
+    })
+
+    it('carries packets both ways', () => {
+      const [there, back] = shown[i]!.lost
+      assert.deepEqual([there, back], [0, 0])
+      const { up, down } = shown[i]!
+      console.log(`    up ${up.toFixed(1)} Mbit/s, down ${down.toFixed(1)}, emulated`)
+      assert.ok(up > 0.1 && down > 0.1)
+    })
+
+    it('renews keys within a session', () => {
+      const { renewals, sessions, lost } = shown[i]!
+      assert.ok(renewals >= 1, `${renewals}`)
+      assert.equal(sessions, 1)
+      assert.ok(lost[2] <= RENEWAL_LOSS, `${lost[2]} % lost`)
+    })
+  })
+}
