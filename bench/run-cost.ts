@@ -13,7 +13,7 @@ const MAIN = fileURLToPath(new URL('../src/cli/main.ts', import.meta.url))
 const CALLS = fileURLToPath(new URL('./run-calls.ts', import.meta.url))
 const PAGE = fileURLToPath(new URL('../docs/PERFORMANCE.md', import.meta.url))
 const STARTS = 15
-const UNDER = [process.execPath, MAIN, 'run']
+const UNDER = [process.execPath, MAIN, 'run', '--driver', 'own']
 
 /** What run-calls.ts prints: microseconds. */
 interface Calls {
@@ -64,7 +64,7 @@ async function startMs(under: string[]): Promise<string> {
 
 /** Resident, with the driver in it and an interface made. */
 async function supervisorMemory(): Promise<string> {
-  const script = `ip link add ovbrun type ovpn mode mp; ip link set ovbrun up
+  const script = `ip link add ovbrun type ovpn; ip link set ovbrun up
     for one in /proc/[0-9]*; do
       if tr '\\0' ' ' < $one/cmdline | grep -q "run-supervisor.* $$ "; then grep VmRSS $one/status; fi
     done 2>/dev/null`

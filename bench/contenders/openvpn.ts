@@ -82,7 +82,7 @@ function contender({ number, findProgram }: Series, how: 'plain' | 'offloaded'):
       const near = await createIdentity(folder, 'near')
       const far = await createIdentity(folder, 'far')
       const program = await findProgram()
-      const command = offloaded ? [process.execPath, MAIN, 'run', ...program] : program
+      const command = offloaded ? [process.execPath, MAIN, 'run', '--driver', 'own', ...program] : program
       const more = offloaded ? [] : ['--disable-dco']
       const begin = (side: Side) =>
         running.push(startInside(side.end.netns, [...command, ...settings(side, options), ...more]))
