@@ -1,5 +1,4 @@
 /** The guest itself: it comes up with the kernel's driver, sees this checkout, and gives its results back. */
-// npm test: early
 import assert from 'node:assert/strict'
 import { existsSync } from 'node:fs'
 import { before, describe, it } from 'node:test'

@@ -1,5 +1,4 @@
 /** The command line on the kernel's own driver: `--driver kernel`, and what `auto` finds where nothing else runs. */
-// npm test: early
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
 import { type GuestResult, runInKernel, whyNoKernel } from './vm.ts'

@@ -13,9 +13,22 @@ describe('what a file says of itself', () => {
   const plain = traits()
 
   it('is by default what its folder has', () => {
-    assert.equal(plain.load, 0.5)
-    assert.notEqual(traitsOf('test/kernel/x.test.ts', '').load, plain.load)
+    assert.equal(plain.load, 0.4)
+    assert.notEqual(traitsOf('src/driver/x.test.ts', '').load, plain.load)
   })
+
+  const imports: [text: string, guest: boolean, why: string][] = [
+    ["import { whyNoKernel } from './vm.ts'", true, 'beside it'],
+    ["import {\n  runInKernel,\n} from '../../kernel/vm.ts'", true, 'over several lines'],
+    ["import { fetchOpenvpn27 } from '../kernel/fetch.ts'", false, 'a download only'],
+    ["import { Context } from 'node:vm'", false, 'something else of that name'],
+  ]
+  for (const [text, guest, why] of imports) {
+    it(`${guest ? 'a' : 'no'} virtual machine: ${why}`, () => {
+      const { load, early } = traitsOf('test/interop/x.test.ts', `${text}\n`)
+      assert.deepEqual([load > 1, early], [guest, guest])
+    })
+  }
 
   const rows: [said: string, change: Partial<typeof plain>][] = [
     ['early', { early: true }],

@@ -2,7 +2,6 @@
  * The user-space driver and the kernel's, on the same scenarios: every reply, errno, notification, counter and packet
  * compared, step by step. What differs on purpose stands in deliberate.ts, and with the same reasons in docs/API.md.
  */
-// npm test: early
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { readFileSync } from 'node:fs'

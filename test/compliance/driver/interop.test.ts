@@ -1,5 +1,4 @@
 /** The two drivers talk to each other: tunnels of interop.ts, in a machine whose kernel has a driver. */
-// npm test: early
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { whyNoKernel } from '../../kernel/vm.ts'
