@@ -33,8 +33,11 @@ const EPOCH_SECONDS = 1_800_000_000
 /** Carries packets one way. */
 export type Send = (packet: Uint8Array) => void
 
+/** Virtual time, or what passes for it. */
+export type SimClock = Pick<Clock, 'at' | 'after'> & { readonly now: number }
+
 export interface EndSettings {
-  clock: Clock
+  clock: SimClock
   random: Random
   tls: TlsFactory
   policy: DataPolicy
@@ -75,6 +78,11 @@ abstract class End implements SessionSink {
 
   receive(packet: Uint8Array): void {
     this.session.receive(packet, this.now)
+    this.#schedule()
+  }
+
+  renegotiate(): void {
+    this.session.renegotiate(this.now)
     this.#schedule()
   }
 

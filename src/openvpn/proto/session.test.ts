@@ -180,8 +180,8 @@ describe('a handshake over a good wire', () => {
 })
 
 describe('renewed keys', () => {
-  const byClient = (rig: Rig) => rig.client.session.renegotiate(rig.clock.now)
-  const byServer = (rig: Rig) => rig.peer.session.renegotiate(rig.clock.now)
+  const byClient = (rig: Rig) => rig.client.renegotiate()
+  const byServer = (rig: Rig) => rig.peer.renegotiate()
   const starts: [name: string, start: (rig: Rig) => void][] = [
     ['the client', byClient],
     ['the server', byServer],
@@ -357,7 +357,7 @@ describe('who stops in the middle', () => {
     const rig = new Rig(8, MODES[3]!).connect().run(1000)
     rig.wire.detach(SERVER_AT)
     const start = rig.clock.now
-    rig.client.session.renegotiate(start)
+    rig.client.renegotiate()
     rig.run(2 * MINUTE)
     assert.equal(rig.client.error?.code, 'no-answer')
     assert.equal(rig.client.keysUntil, start + HOUR)
@@ -369,7 +369,7 @@ describe('somebody else at a rekey', () => {
   it('another certificate ends the session', () => {
     const rig = new Rig(9, MODES[0]!).connect().run(1000)
     rig.clientCertificate = Uint8Array.of(3)
-    rig.client.session.renegotiate(rig.clock.now)
+    rig.client.renegotiate()
     rig.run(MINUTE)
     assert.equal(rig.peer.error?.code, 'identity')
     assert.equal(rig.peer.made.length, 1, 'no key was made')
@@ -388,11 +388,11 @@ describe('somebody else at a rekey', () => {
     Object.defineProperty(rig.client.settings, 'hello', { get: () => hello })
     rig.connect().run(1000)
     assert.equal(rig.peer.hellos[0]!.username, 'alice')
-    rig.client.session.renegotiate(rig.clock.now)
+    rig.client.renegotiate()
     rig.run(5000)
     assert.equal(rig.peer.made.length, 2, 'the same name is fine')
     username = 'bob'
-    rig.client.session.renegotiate(rig.clock.now)
+    rig.client.renegotiate()
     rig.run(MINUTE)
     assert.equal(rig.peer.error?.code, 'identity')
     assert.equal(rig.peer.made.length, 2)
@@ -519,7 +519,7 @@ describe('packets that are none of the peer', () => {
   }
 
   it('and all goes on', () => {
-    rig.client.session.renegotiate(rig.clock.now)
+    rig.client.renegotiate()
     rig.run(5000)
     assert.equal(rig.client.made.length, 2)
     assertSameKeys(rig)
@@ -563,7 +563,7 @@ describe('replayed packets', () => {
           if (to === 'server') rig.peer.receive(bytes)
           else rig.client.receive(bytes)
         }
-        rig.client.session.renegotiate(rig.clock.now)
+        rig.client.renegotiate()
         rig.run(5000)
       }
       assert.equal(rig.client.made.length, 4)
@@ -664,7 +664,7 @@ describe('an owner', () => {
       const rig = new Rig(19, MODES[0]!, {}, { tranWindow: MINUTE }).connect().run(1000)
       rig.client[event] = () => rig.client.session.close()
       rig.peer.session.sendMessage('INFO,x')
-      rig.client.session.renegotiate(rig.clock.now)
+      rig.client.renegotiate()
       rig.run(5 * MINUTE)
       assert.ok(rig.client.session.isClosed, event)
       assert.equal(rig.client.error, undefined)
@@ -711,7 +711,7 @@ describe('fuzz: every packet changed', () => {
       rig.run(MINUTE)
       if (mode.client.kind === 'none') return
       assert.equal(rig.client.error, undefined)
-      rig.client.session.renegotiate(rig.clock.now)
+      rig.client.renegotiate()
       rig.run(MINUTE)
       assert.equal(rig.client.made.length, 2)
       assertSameKeys(rig)
