@@ -76,13 +76,14 @@ function checkStatement(settings: Settings, statement: Statement): CheckedLine[]
   const text = describe(statement)
   const here = (other: { place: Place }) =>
     other.place.line === place.line && other.place.file === place.file
-  const found = [
-    ...settings.problems.filter(here).map(({ message }) => line(place, text, 'wrong', message)),
-    ...settings.notes
-      .filter(here)
-      .map(({ kind, message }) => line(place, text, verdictOf(kind), withoutName(message))),
-  ]
-  if (found.length > 0) return found
+  const problems = settings.problems.filter(here)
+  if (problems.length > 0) {
+    return problems.map(({ message }) => line(place, text, 'wrong', message))
+  }
+  const notes = settings.notes.filter(here)
+  if (notes.length > 0) {
+    return notes.map((note) => line(place, text, verdictOf(note.kind), withoutName(note.message)))
+  }
   const name =
     statement.name === 'setenv' && statement.args[0] === 'opt' ? statement.args[1] : undefined
   return [line(place, text, 'honoured', docOf(name ?? statement.name))]

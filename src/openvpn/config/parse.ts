@@ -145,6 +145,8 @@ interface Found extends Statement {
   folder: string
   /** From `setenv opt`: whatever is wrong with it, it is ignored. */
   tolerant?: true
+  /** Of a connection block: what is in it. */
+  inner?: readonly Statement[]
 }
 
 /** Never throws: what is wrong is in `problems` of what is returned. */
@@ -192,14 +194,22 @@ class Includer {
       }
       const { name, args } = statement
       const path = args.length === 1 && statement.block === undefined ? args[0]! : undefined
-      const found = { ...statement, folder: current }
+      const found: Found = { ...statement, folder: current }
       this.statements.push(found)
       this.#settings.statements.push(statement)
+      if (name === 'connection') found.inner = this.#inner(statement)
       if (path === undefined || this.#files === undefined) continue
       if (name === 'cd') current = resolvePath(current, path)
       if (name === 'config') current = this.#include(found, path, this.#files, depth + 1)
     }
     return current
+  }
+
+  #inner({ block, place }: Statement): Statement[] {
+    const { statements, problems } = readStatements(block ?? '', place.file, place.line + 1)
+    this.#settings.problems.push(...problems)
+    this.#settings.statements.push(...statements)
+    return statements
   }
 
   #include({ folder, place }: Found, path: string, files: Files, depth: number): string {
@@ -280,15 +290,15 @@ class Reader {
   }
 
   #add(statement: Found, to: Settings, inConnection: boolean): void {
-    const { name, args, place, block } = statement
+    const { name, args, place, block, inner } = statement
     if (name === 'setenv' && args[0] === 'opt' && this.#context !== 'pushed') {
       const [, opt, ...rest] = args
       if (opt === undefined) to.note('ignored', place, "'setenv opt' without a directive")
       else this.#add({ ...statement, name: opt, args: rest, tolerant: true }, to, inConnection)
       return
     }
-    if (name === 'connection' && block !== undefined && !inConnection) {
-      this.#addConnection(statement, block)
+    if (inner !== undefined && block !== undefined) {
+      this.#addConnection(statement, inner)
       return
     }
     if (isMarker(args) && isDirective(name) && directive(name).inline) return
@@ -303,7 +313,7 @@ class Reader {
     else to.problem(code, place, message)
   }
 
-  #addConnection({ folder, place }: Found, block: string): void {
+  #addConnection({ folder, place }: Found, inner: readonly Statement[]): void {
     if (this.#context !== 'client') {
       const message = `<connection> is of clients; ${HERE[this.#context]}`
       this.#settings.problem('context', place, message)
@@ -311,10 +321,7 @@ class Reader {
     }
     const settings = new Settings(this.#settings.file, this.#settings)
     this.#settings.connections.push({ settings, place })
-    const { statements, problems } = readStatements(block, place.file, place.line + 1)
-    this.#settings.problems.push(...problems)
-    settings.statements.push(...statements)
-    for (const statement of statements) this.#add({ ...statement, folder }, settings, true)
+    for (const statement of inner) this.#add({ ...statement, folder }, settings, true)
     noteOverridden(settings)
   }
 
@@ -324,7 +331,7 @@ class Reader {
     to: Settings,
     inConnection: boolean,
   ): [ProblemCode, string] | undefined {
-    if (!isDirective(name)) return ['unknown', unknown(name)]
+    if (!isDirective(name)) return ['unknown', unknown(name, this.#context)]
     const row = directive(name)
     const use = row[this.#context]
     if (use === undefined) return ['context', outOfContext(name, row, this.#context)]
@@ -396,7 +403,9 @@ function argumentOf(name: string, of: Kind<unknown>, texts: readonly string[]): 
   }
 }
 
-function unknown(name: string): string {
+function unknown(name: string, context: Context): string {
+  // Who sends a reply cannot be told; and may send many.
+  if (context === 'pushed') return `there is no directive '${name}'`
   const similar = similarNames(name).map((known) => `'${known}'`)
   const hint = similar.length === 0 ? '' : `; did you mean ${similar.join(' or ')}?`
   return `there is no directive '${name}'${hint}`
