@@ -215,7 +215,7 @@ describe('openTun', { skip }, () => {
     os.close(netns.fd)
     removeNetns(netns.name)
     // namespaces are dismantled by a kernel thread
-    for (let i = 0; i < 500 && os.read(fd!, buffer.base, 2048) !== -E.EBADFD; i++) await sleep(10)
+    for (let i = 0; i < 3000 && os.read(fd!, buffer.base, 2048) !== -E.EBADFD; i++) await sleep(10)
     assert.equal(os.read(fd!, buffer.base, 2048), -E.EBADFD)
     assert.throws(() => tun.mtu(), { code: 'EBADFD' })
     tun.setCarrier(true)

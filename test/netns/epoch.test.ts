@@ -39,7 +39,7 @@ describe('tunnels with epoch keys', { skip: withoutNamespaces }, () => {
     lab = new Lab('epo')
     a = await lab.host()
     b = await lab.host()
-    lab.wire(a, b, 'wire0', [['10.9.0.1/24', '10.9.0.2/24']])
+    await lab.wire(a, b, 'wire0', [['10.9.0.1/24', '10.9.0.2/24']])
   })
   after(() => lab.close())
 
@@ -123,7 +123,7 @@ for (const workers of [1, 2]) {
       lab = new Lab('epo')
       const a = await lab.host()
       const b = await lab.host()
-      lab.wire(a, b, 'wire0', [['10.9.0.1/24', '10.9.0.2/24']])
+      await lab.wire(a, b, 'wire0', [['10.9.0.1/24', '10.9.0.2/24']])
       const client = await a.client('ovpn')
       const link = await client.linkNew({ name: 'ovpn0', kind: 'ovpn', mode: 'mp', workers })
       device = new Device(a, client, link.ifindex, 'ovpn0')

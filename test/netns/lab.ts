@@ -25,7 +25,8 @@ import type {
 import { driverSettings } from '../driver-settings.ts'
 import { openTestNetns, type TestNetns } from '../namespace.ts'
 
-const PATIENCE_MS = 15_000
+/** For a machine that is busy with other tests. */
+const PATIENCE_MS = 40_000
 const POLL_MS = 10
 
 /** Calls `condition` until it gives something, and gives that; fails after `ms`, naming `what`. */
