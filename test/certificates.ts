@@ -3,6 +3,9 @@ import 'reflect-metadata'
 import { KeyObject } from 'node:crypto'
 import * as x509 from '@peculiar/x509'
 
+/** Those that tests make themselves; here, because the library wants the import above before it. */
+export { Extension, SubjectAlternativeNameExtension } from '@peculiar/x509'
+
 const DAY = 86_400_000
 
 export interface Issued {
@@ -60,13 +63,13 @@ export async function issue(
     extensions.push(new x509.ExtendedKeyUsageExtension(extendedKeyUsage))
   }
   const signer = by ?? { keys }
-  const { name: algorithm } = signer.keys.privateKey.algorithm
+  const signing = { name: signer.keys.privateKey.algorithm.name, hash }
   const certificate = await x509.X509CertificateGenerator.create({
     subject: name,
     issuer: by === undefined ? name : new x509.Name(by.certificate.subjectName.toArrayBuffer()),
     publicKey: keys.publicKey,
-    signingKey: signer.keys.privateKey,
-    signingAlgorithm: { name: algorithm, hash },
+    signingKey: await keyFor(signer.keys.privateKey, hash),
+    signingAlgorithm: signing,
     notBefore: new Date(Date.now() + from * DAY),
     notAfter: new Date(Date.now() + to * DAY),
     serialNumber:
@@ -79,6 +82,14 @@ export async function issue(
   const key = KeyObject.from(keys.privateKey).export({ type: 'pkcs8', format: 'pem' }) as string
   const der = new Uint8Array(certificate.rawData)
   return { pem: `${certificate.toString('pem')}\n`, der, key, keys, certificate }
+}
+
+/** The same key, for signatures with another digest: one of RSA is for a single one. */
+async function keyFor(key: CryptoKey, hash: string): Promise<CryptoKey> {
+  const { name } = key.algorithm
+  if (name === 'ECDSA') return key
+  const der = KeyObject.from(key).export({ type: 'pkcs8', format: 'der' })
+  return crypto.subtle.importKey('pkcs8', der, { name, hash }, false, ['sign'])
 }
 
 /** A list of revoked serial numbers (hexadecimal), PEM. Days from now. */
