@@ -54,7 +54,7 @@ export function cipherOf(name: string): DataCipher | undefined {
 }
 
 /** One name for each cipher: upper case, and not OpenSSL's `id-aes256-GCM`. */
-export function normalCipher(name: string): string {
+function normalCipher(name: string): string {
   return name.toUpperCase().replace(/^ID-AES(\d+)-GCM$/, 'AES-$1-GCM')
 }
 

@@ -13,7 +13,7 @@
 export const PUSH_MESSAGE_BYTES = 1024 - 84
 /** What a server may push in one reply or update before a client takes it for hostile. */
 export const MAX_PUSHED_OPTIONS = 10_000
-export const MAX_PUSHED_BYTES = 1024 * 1024
+const MAX_PUSHED_BYTES = 1024 * 1024
 
 const MORE = 'push-continuation 2'
 const LAST = 'push-continuation 1'
