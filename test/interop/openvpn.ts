@@ -78,13 +78,14 @@ export const SERVER_VPN6 = 'fd00:8::1'
 /** What OpenVPN says when it has offload. */
 export const OFFLOADED = /DCO device tun\d opened/
 
-export function openLab(): Lab {
-  const server = openTestNetns('runs')
+/** @param openNetns makes the namespaces: the server's, then those of hosts as they are added */
+export function openLab(openNetns: (part: string) => TestNetns = openTestNetns): Lab {
+  const server = openNetns('runs')
   const folder = mkdtempSync(join(tmpdir(), 'ovpn-interop-'))
   createAuthority(folder)
   const hosts: Host[] = []
   const addHost = () => {
-    const host = openHost(server, hosts.length)
+    const host = openHost(server, openNetns('runc'), hosts.length)
     hosts.push(host)
     return host
   }
@@ -147,8 +148,7 @@ function protocol(transport: Transport, role: 'server' | 'client'): string {
   return transport.startsWith('udp') ? transport : `${transport}-${role}`
 }
 
-function openHost(server: TestNetns, cable: number): Host {
-  const netns = openTestNetns('runc')
+function openHost(server: TestNetns, netns: TestNetns, cable: number): Host {
   const serverDevice = `veth${cable}`
   server.ip(`link add ${serverDevice} type veth peer name veth0 netns ${netns.name}`)
   const end = (which: number): Endpoint => ({
