@@ -594,8 +594,10 @@ export interface IperfOptions {
 }
 
 export interface IperfResult {
-  /** Bytes that arrived. */
+  /** Bytes that arrived; over TCP, until the sender was through. */
   bytes: number
+  /** Bytes that were sent. */
+  sent: number
   /** Datagrams sent, and lost of those. */
   packets: number
   lost: number
@@ -623,9 +625,9 @@ export async function iperf(
   await listening.kill()
   const result = JSON.parse(output)
   assert.equal(result.error, undefined, 'iperf3 has no complaint')
-  const { sum, sum_received } = result.end
+  const { sum, sum_sent: sent, sum_received: received } = result.end
   if (options.udp !== undefined) {
-    return { bytes: sum.bytes, packets: sum.packets, lost: sum.lost_packets }
+    return { bytes: sum.bytes, sent: sum.bytes, packets: sum.packets, lost: sum.lost_packets }
   }
-  return { bytes: sum_received.bytes, packets: 0, lost: 0 }
+  return { bytes: received.bytes, sent: sent.bytes, packets: 0, lost: 0 }
 }
