@@ -3,7 +3,7 @@
  * standard input says, a line each (`grow N`, `churn SECONDS`), and answers each with a line of JSON.
  */
 import { createInterface } from 'node:readline'
-import { connect, type DriverClient } from '../src/index.ts'
+import { connectDriver, type DriverClient } from '../src/index.ts'
 import { openUdp } from '../src/platform/udp.ts'
 
 const PORT = 1194
@@ -13,7 +13,7 @@ const [socket, mode, local, remote] = process.argv.slice(2) as [
   string,
   string,
 ]
-const client = await connect({ socket })
+const client = await connectDriver({ socket })
 const { ifindex } = await client.linkNew({ name: 'ovpn0', kind: 'ovpn', mode, mtu: 1420 })
 const udp = openUdp(local, PORT)
 await add(client, 1, PORT)

@@ -89,11 +89,12 @@ export const LAYERS: Layer[] = [
     outside: null,
     runsInNode: false,
   },
+  { name: 'embed', paths: ['embed/'], layers: 'all below', outside: null, runsInNode: false },
   { name: 'web', paths: ['web/'], layers: 'all below', outside: null, runsInNode: false },
   { name: 'cli', paths: ['cli/'], layers: 'all below', outside: null, runsInNode: false },
   {
     name: 'the package',
-    paths: ['index.ts', 'driver.ts'],
+    paths: ['index.ts', 'node.ts', 'driver-client.ts', 'driver.ts'],
     layers: 'all below',
     outside: null,
     runsInNode: false,

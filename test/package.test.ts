@@ -65,8 +65,8 @@ describe('the tarball', () => {
     const script = join(root, 'consumer.mjs') // a package may import itself by its name
     writeFileSync(
       script,
-      `import { ApiError, connect } from 'ovpn'
-      const client = await connect({ socket: ${JSON.stringify(socket)} })
+      `import { ApiError, connectDriver } from 'ovpn'
+      const client = await connectDriver({ socket: ${JSON.stringify(socket)} })
       const { ifindex, name } = await client.linkNew({ kind: 'ovpn', mode: 'mp' })
       const refusal = await client.peerGet(ifindex, 1).catch((error) => error)
       await client.linkDel(ifindex)

@@ -9,8 +9,9 @@ import {
   type Verdict,
 } from '../openvpn/config/check.ts'
 import { formatPlace } from '../openvpn/config/parse.ts'
+import { files } from '../runtime/files.ts'
 import type { Environment } from './compose.ts'
-import { diskFiles, readSource } from './config-files.ts'
+import { readSource } from './config-files.ts'
 import { CliError } from './errors.ts'
 import { toJson } from './format.ts'
 import { withExamples, withJson } from './options.ts'
@@ -43,9 +44,9 @@ export function checkCommand(environment: Environment): Command {
       ).choices(['server', 'client', 'ccd']),
     )
     .option('-b, --brief', 'only lines that are not simply done')
-    .action((file: string, options: Options) => {
-      const source = readSource(file)
-      const checked = checkConfig(source, options.as ?? kindOf(source), diskFiles)
+    .action(async (file: string, options: Options) => {
+      const source = await readSource(file)
+      const checked = checkConfig(source, options.as ?? kindOf(source), files)
       environment.print(
         options.json ? toJson(jsonOf(checked)) : formatChecked(checked, options.brief ?? false),
       )

@@ -13,7 +13,7 @@ import { originOfNetns } from '../runtime/origin.ts'
 import { type Environment, randomWord } from './compose.ts'
 import { CliError } from './errors.ts'
 import { formatTime } from './format.ts'
-import { VERSION } from './version.ts'
+import { VERSION } from '../runtime/version.ts'
 
 export function clientCommand(environment: Environment): Command {
   return new Command('client')

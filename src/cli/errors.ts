@@ -30,7 +30,7 @@ const WORDS: { readonly [name: string]: string } = {
 }
 
 /** The words for an errno name: `EEXIST` → `file already exists`. */
-export function errnoWords(name: string): string {
+function errnoWords(name: string): string {
   if (Object.hasOwn(WORDS, name)) return WORDS[name]!
   for (const [code, words] of getSystemErrorMap().values()) if (code === name) return words
   return name

@@ -1,5 +1,6 @@
 /** The command line: which commands there are, and what becomes of their errors. Also the entry of the single executable. */
 import { Command, CommanderError } from 'commander'
+import { VERSION } from '../runtime/version.ts'
 import { checkCommand } from './check.ts'
 import { clientCommand } from './client.ts'
 import { createEnvironment } from './compose.ts'
@@ -12,11 +13,11 @@ import { linkCommand } from './link.ts'
 import { monitorCommand } from './monitor.ts'
 import { peerCommand } from './peer.ts'
 import { pkiCommand } from './pki.ts'
+import { profileCommand } from './profile.ts'
 import { runCommand, superviseCommand } from './run.ts'
 import { serverCommand } from './server.ts'
 import { showCommand } from './show.ts'
 import { transferCommand } from './transfer.ts'
-import { VERSION } from './version.ts'
 
 const HELP = `
 A tunnel between two network namespaces, over UDP, as root:
@@ -57,6 +58,7 @@ async function main(args: string[]): Promise<number> {
     .addCommand(checkCommand(environment))
     .addCommand(genkeyCommand(environment))
     .addCommand(pkiCommand(environment))
+    .addCommand(profileCommand(environment))
     .addCommand(demoCommand(environment))
     .addCommand(transferCommand(environment), { hidden: true })
     .addCommand(superviseCommand(environment), { hidden: true })

@@ -1,10 +1,10 @@
 /** Options that many commands share, and the driver they lead to. */
 import { type Command, Option } from 'commander'
+import { DEFAULT_SOCKET } from '../driver/socket-path.ts'
 import { ApiError } from '../uapi/errno.ts'
 import type { Link } from '../uapi/types.ts'
 import type { Driver, DriverChoice, Environment } from './compose.ts'
 import { attempt, CliError, EXIT } from './errors.ts'
-import { DEFAULT_SOCKET } from './socket-path.ts'
 
 export interface DriverOptions {
   driver: DriverChoice

@@ -1,6 +1,7 @@
 /** `ovpn run`: an unmodified program that finds the driver as if the kernel had it. */
 import { resolve } from 'node:path'
 import { Command, Option } from 'commander'
+import { DEFAULT_SOCKET } from '../driver/socket-path.ts'
 import { become, Connection, LAUNCHER_FD, LaunchError, prepare } from '../interpose/launcher.ts'
 import { requireInsight, takeFdOf } from '../interpose/process.ts'
 import { Supervisor } from '../interpose/supervisor.ts'
@@ -19,7 +20,6 @@ import { CliError } from './errors.ts'
 import { socketOption, withExamples } from './options.ts'
 import { missingForOtherUsers } from './requirements.ts'
 import { DRIVERS, openRunDriver, type RunDriverOptions } from './run-driver.ts'
-import { DEFAULT_SOCKET } from './socket-path.ts'
 
 interface SuperviseOptions extends RunDriverOptions {
   verbose?: true

@@ -22,7 +22,6 @@ import {
   formatAuthFailed,
   formatAuthPending,
   formatInfo,
-  formatOrder,
   parseMessage,
 } from '../proto/messages.ts'
 import { type Negotiated, negotiateAsServer } from '../proto/negotiate.ts'
@@ -667,9 +666,4 @@ function merge(first: ClientSettings = {}, second: ClientSettings = {}): ClientS
     routes: [...(first.routes ?? []), ...(second.routes ?? [])],
     pushChanges: [...(first.pushChanges ?? []), ...(second.pushChanges ?? [])],
   }
-}
-
-/** A word that tells a client to go. */
-export function restart(text: string, nextServer: boolean): string {
-  return formatOrder('restart', { keepCredentials: true, nextServer, text })
 }

@@ -149,6 +149,15 @@ export class Server implements ClientHost {
     return clients.length
   }
 
+  /** Has a client go and connect anew. False: there is none with that id. */
+  dismiss(id: number, reason: string): boolean {
+    const client = this.client(id)
+    if (client === undefined) return false
+    const order = { keepCredentials: true, nextServer: false, text: reason }
+    client.leave(reason, formatOrder('restart', order))
+    return true
+  }
+
   /** Ends everything. Clients are told, if the settings say so. */
   close(): Promise<void> {
     this.#closing ??= this.#close()
