@@ -19,7 +19,7 @@ import type { Loaded, Place } from './values.ts'
 
 /** Where files are read from. Paths are as the configuration has them, after the folder of the configuration. */
 export interface Files {
-  /** The content; throws where there is none, and the message says why. */
+  /** The content. Throws an Error where there is none, of the system's with its `code`, or with a message that says why. */
   read(path: string): Uint8Array
 }
 
@@ -235,10 +235,22 @@ function readFile(
   try {
     return files.read(path)
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error)
-    settings.problem('file', place, `${name}: cannot read '${path}': ${reason}`)
+    settings.problem('file', place, `${name}: cannot read '${path}': ${reasonOf(error)}`)
     return undefined
   }
+}
+
+const REASONS: { readonly [code: string]: string } = {
+  ENOENT: 'there is no such file',
+  ENOTDIR: 'there is no such file',
+  EACCES: 'this user may not read it',
+  EISDIR: 'it is a folder',
+}
+
+function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error)
+  const { code } = error as { code?: unknown }
+  return (typeof code === 'string' ? REASONS[code] : undefined) ?? error.message
 }
 
 export function decodeText(content: Uint8Array): string {
