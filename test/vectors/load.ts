@@ -188,6 +188,17 @@ export interface VectorFiles {
       replay_time: number
     }[]
   }
+  'auth-token': {
+    cases: {
+      name: string
+      hmac_key: string
+      username_text: string
+      session_id: string
+      initial_time: number
+      time: number
+      token_text: string
+    }[]
+  }
   'key-method-2': { cases: KeyMessageCase[] }
   prf: PrfVectors
   mtu: {
