@@ -82,12 +82,22 @@ for (const runtime of ['bun', 'node'] as const) {
     })
     after(() => rmSync(folder, { recursive: true, force: true }))
 
-    const run = ({ source, limitSeconds = 30 }: Row): Promise<JobResult> => {
+    const run = ({
+      source,
+      limitSeconds = 30,
+    }: Pick<Row, 'source' | 'limitSeconds'>): Promise<JobResult> => {
       const file = join(folder, 'one.test.ts')
       writeFileSync(file, source)
       const command = runtime === 'bun' ? process.execPath : 'node'
       return runJob({ name: file, command, args: [file], limitSeconds, load: 1, file, runtime })
     }
+
+    // What becomes of the tests behind the hook differs; that it is no success does not.
+    it('a hook before its tests throws', async () => {
+      const source = `${head}describe('early', () => { before(() => { throw new Error('no') })\n${good}})`
+      const { results } = await run({ source })
+      assert.ok(results.some(({ outcome }) => outcome === 'failed'))
+    })
 
     for (const row of rows) {
       const { why, failed, passed, skipped = [] } = row
