@@ -4,7 +4,7 @@
  */
 import { commonName, parseCertificate, readPem } from './certificate.ts'
 import { createVerifier, type PeerRules } from './certificates.ts'
-import type { TlsConfig } from './config/common.ts'
+import type { TlsConfig } from './config/tls-config.ts'
 import { parseCrl } from './crl.ts'
 import type { PeerCertificates, TlsFactory } from './proto/tls-engine.ts'
 import { createTls } from './tls.ts'

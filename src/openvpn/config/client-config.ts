@@ -5,28 +5,23 @@
 import { type ClientKeyFile, parseClientKey } from '../../wire/static-key.ts'
 import {
   type CommonConfig,
-  type Credentials,
-  checkIdentity,
   checkKeepalive,
   DEFAULT_PORT,
-  Fields,
-  loadCredentials,
   type Mssfix,
   readDevice,
   readInactive,
   readMssfix,
-  readProcess,
   readProtocol,
   readSocket,
-  readTls,
-  readWrap,
-  type WrapConfig,
 } from './common.ts'
 import type { ProtocolName } from './directives/directive.ts'
 import type { DirectiveName } from './directives.ts'
+import { type Credentials, Fields, loadCredentials } from './fields.ts'
 import { type NetworkOptions, readNetwork } from './network.ts'
 import { type Files, parse, type Setting, type Settings, type Source } from './parse.ts'
+import { readProcess } from './process-config.ts'
 import { type Compression, type PullFilters, readCompression } from './pushed.ts'
+import { checkIdentity, readTls, readWrap, type WrapConfig } from './tls-config.ts'
 import type { Millis, Place } from './values.ts'
 
 /** A server to try: one `remote`, with what its connection block says about it. */

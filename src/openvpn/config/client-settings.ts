@@ -2,9 +2,10 @@
  * What a server knows of one client beside its configuration: a file in `client-config-dir`, what `client-connect` wrote,
  * what came over the management interface with `client-auth`. All have the same form.
  */
-import { supportedCipher } from './common.ts'
+
 import { type Files, parse, type Settings, type Source } from './parse.ts'
 import { checkPush } from './pushed.ts'
+import { supportedCipher } from './tls-config.ts'
 import { type Ipv6Prefix, type Millis, maskToPrefix } from './values.ts'
 
 export interface ClientSettings {

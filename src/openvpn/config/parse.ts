@@ -159,7 +159,7 @@ export function parse(source: Source, context: Context, files: Files): Settings 
 }
 
 /** `etc/server.conf` → `etc`; '' where there is none. */
-export function folderOf(path: string): string {
+function folderOf(path: string): string {
   const slash = path.lastIndexOf('/')
   return slash < 0 ? '' : path.slice(0, slash) || '/'
 }
@@ -374,7 +374,7 @@ function isMarker(args: readonly string[]): boolean {
   return args[0] === '[inline]'
 }
 
-export function inlineName(name: string): string {
+function inlineName(name: string): string {
   return `[inline ${name}]`
 }
 

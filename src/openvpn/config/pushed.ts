@@ -2,11 +2,12 @@
  * What a server has pushed, as the client takes it: filtered, and read with the same table as a configuration, of which a
  * server may say only a part. Nothing that a server sends is an error; what is not taken is told.
  */
-import { supportedCipher } from './common.ts'
+
 import { directive, isDirective } from './directives.ts'
 import { type NetworkOptions, readNetwork } from './network.ts'
 import { type Note, parse, type Settings } from './parse.ts'
 import { type Problem, splitLine } from './syntax.ts'
+import { supportedCipher } from './tls-config.ts'
 import type { Millis, Place } from './values.ts'
 
 /** Undefined: not said. */

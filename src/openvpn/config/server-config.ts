@@ -5,25 +5,22 @@
 import { parseAuthTokenKey, parseServerKey } from '../../wire/static-key.ts'
 import {
   type CommonConfig,
-  checkIdentity,
   checkKeepalive,
   DEFAULT_PORT,
-  Fields,
   type Mssfix,
   readDevice,
   readInactive,
   readMssfix,
-  readProcess,
   readProtocol,
   readSocket,
-  readTls,
-  readWrap,
-  type WrapConfig,
 } from './common.ts'
 import type { ProtocolName } from './directives/directive.ts'
+import { Fields } from './fields.ts'
 import { type Ipv6Route, type Route, readNetwork } from './network.ts'
 import { type Files, parse, type Settings, type Source } from './parse.ts'
+import { readProcess } from './process-config.ts'
 import { checkPush } from './pushed.ts'
+import { checkIdentity, readTls, readWrap, type WrapConfig } from './tls-config.ts'
 import {
   type Ipv6Prefix,
   ipv4ToNumber,

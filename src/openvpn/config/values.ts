@@ -35,10 +35,6 @@ function prefixToNumber(prefix: number): number {
   return prefix === 0 ? 0 : (0xffffffff << (32 - prefix)) >>> 0
 }
 
-export function prefixToMask(prefix: number): string {
-  return numberToIpv4(prefixToNumber(prefix))
-}
-
 /** `10.8.0.1` → 0x0a080001. */
 export function ipv4ToNumber(address: string): number {
   return address.split('.').reduce((number, part) => number * 256 + Number(part), 0)

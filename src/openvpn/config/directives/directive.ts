@@ -53,7 +53,7 @@ export const refused = (instead: string): Use => ({ kind: 'refused', instead })
 /** In the configuration of a server and of a client alike. */
 export const both = (use: Use) => ({ server: use, client: use })
 
-export const PROTOCOLS = [
+const PROTOCOLS = [
   'udp',
   'udp4',
   'udp6',

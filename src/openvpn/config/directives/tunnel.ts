@@ -24,7 +24,7 @@ const noTap = 'packets of layer 3 only: use `dev tun`'
 const gateway = either(choice('vpn_gateway', 'net_gateway', 'remote_host', 'default'), host)
 const metric = either(constant('default', undefined), integer(0, 0x7fffffff, 'a metric'))
 
-export const REDIRECT_FLAGS = [
+const REDIRECT_FLAGS = [
   'local',
   'autolocal',
   'def1',
