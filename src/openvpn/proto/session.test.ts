@@ -15,7 +15,7 @@ import { type Noise, SILENCE, Wire } from '../../../test/sim/wire.ts'
 import { encodeControl } from '../../wire/control.ts'
 import { Opcode } from '../../wire/opcode.ts'
 import { sealWkc } from '../../wire/wkc.ts'
-import type { WrapSettings } from '../../wire/wrap.ts'
+import { createWrap, type WrapSettings } from '../../wire/wrap.ts'
 import type { DoorSettings } from './cookie.ts'
 import { MAX_EARLY_TLS_BYTES } from './limits.ts'
 import { MAX_MESSAGE_BYTES } from './messages.ts'
@@ -176,6 +176,63 @@ describe('a handshake over a good wire', () => {
       rig.connect()
       assert.ok(longest <= 600 && longest > 500, `${mode.name}: ${longest}`)
     }
+  })
+})
+
+describe('over a stream', () => {
+  for (const mode of MODES) {
+    it(`${mode.name}: a first key and two more, and nothing is sent again`, () => {
+      const { clock, server, client: template } = new Rig(23, mode)
+      let sent = 0
+      let peer: ServerEnd | undefined
+      const later = (packet: Uint8Array, run: (packet: Uint8Array) => void) => {
+        sent++
+        clock.after(20, () => run(packet))
+      }
+      const client: SimClient = new SimClient(template.settings, mode.client, (packet) =>
+        later(packet, (bytes) => {
+          if (peer !== undefined) peer.receive(bytes)
+          else peer = server.stream(bytes, (answer) => later(answer, (b) => client.receive(b)))
+        }),
+      )
+      const run = (milliseconds: number) => clock.runUntil(clock.now + milliseconds)
+      run(2000)
+      client.renegotiate()
+      run(2000)
+      peer!.renegotiate()
+      run(2000)
+      assert.equal(client.made.length, 3)
+      assert.deepEqual(peer!.made.map(mirrored), client.made)
+      assert.deepEqual([...client.session.drops, ...peer!.session.drops], [])
+      assert.ok(sent < 60, `${sent} packets`)
+    })
+  }
+
+  it('nothing but a reset begins one', () => {
+    const { server, client } = new Rig(24, MODES[0]!)
+    const noise = Uint8Array.from({ length: 40 }, () => 0x20)
+    assert.equal(
+      server.stream(noise, () => {}),
+      undefined,
+    )
+    assert.equal(client.error, undefined)
+  })
+})
+
+describe('a client that cannot send its wrapped key twice (2.5)', () => {
+  it('is answered with something kept, and connects', () => {
+    const server: DoorSettings = { tlsCryptV2: { serverKey: SERVER_KEY, forceCookie: false } }
+    const old: Mode = { name: 'old', client: MODES[4]!.client, server }
+    const rig = new Rig(25, old)
+    // Its replay ids begin with 1: it is what tells a server.
+    const outer = createWrap(old.client)
+    const inner = createWrap({ kind: 'tls-crypt-v2', key: KEY, role: 'server' })
+    rig.client.send = (packet) => {
+      rig.wire.send(CLIENT_AT, SERVER_AT, outer.wrap(inner.unwrap(packet)!, 1_800_000_000))
+    }
+    rig.connect()
+    assert.equal(rig.server.replies, 0)
+    assert.deepEqual(rig.peer.made.map(mirrored), rig.client.made)
   })
 })
 
