@@ -4,12 +4,14 @@
  * memory, are supervisor.ts's.
  */
 import type { Channel, ChannelOption } from '../driver/channel.ts'
-import { align, attributes, Writer } from '../netlink/attribute.ts'
 import { GENL_ID_CTRL } from '../netlink/control.ts'
 import { type Message, message, messages, NLM_F, NLMSG, readAnswer } from '../netlink/message.ts'
-import { decodeLink, encodeLink, RTM } from '../netlink/route.ts'
+import { encodeLink, RTM } from '../netlink/route.ts'
 import { E, SOCKADDR_NL } from '../platform/layout.ts'
+import { openLibc } from '../platform/libc.ts'
 import type { RelaySocket } from '../platform/relay.ts'
+import { descriptorsIn } from './descriptors.ts'
+import { KernelAnswers } from './kernel-answers.ts'
 
 /** Something to receive; or the errno that receiving fails with, once. */
 export interface Arrival {
@@ -27,14 +29,14 @@ export interface SocketOptions {
   /** Numbers of the driver's families and of their groups. */
   readonly families: ReadonlySet<number>
   readonly groups: ReadonlySet<number>
+  /** A duplicate of what the program has as `fd`, this one's to close; undefined where it has nothing there. */
+  takeFd(fd: number): number | undefined
   /** Something has arrived. */
   arrived(): void
   /** A request of one of the driver's families was carried out; what this does is done before the program goes on. */
   done(family: number, payload: Uint8Array): Promise<void>
 }
 
-const IFINFOMSG_BYTES = 16
-const IFLA_LINKINFO = 18
 const ENOENT = 2
 const EOPNOTSUPP = 95
 const SOL_NETLINK = 270
@@ -54,8 +56,7 @@ export class VirtualSocket {
   #closed = false
   /** Then the kernel answers everything, as one that never had a driver. */
   #driverGone = false
-  /** IFLA_LINKINFO of the driver's links, by their index, as of the last question about links. */
-  readonly #kinds = new Map<number, Uint8Array>()
+  readonly #answers = new KernelAnswers()
 
   constructor(options: SocketOptions) {
     this.#options = options
@@ -110,8 +111,10 @@ export class VirtualSocket {
     while (!this.#closed) {
       if (this.#isFull) return false
       const got = this.#options.relay.receive()
-      if (typeof got !== 'number') this.#push({ ...got, bytes: this.#withKinds(got.bytes) })
-      else if (got === -E.EAGAIN) return true
+      if (typeof got !== 'number') {
+        const bytes = this.#answers.amend(got.bytes)
+        if (bytes.length > 0) this.#push({ ...got, bytes })
+      } else if (got === -E.EAGAIN) return true
       else {
         this.#fail(-got)
         if (got !== -E.ENOBUFS) return true
@@ -141,12 +144,14 @@ export class VirtualSocket {
     } catch {
       return this.#toKernel(datagram) // it ignores what follows a bad length
     }
-    if (all.some((one) => this.#asksForLinks(one))) await this.#learnKinds()
     if (!all.some((one) => this.#isOurs(one))) {
       if (!privileged && all.some((one) => changes(one, this.#options.channel.protocol))) {
         return -E.EPERM
       }
-      return this.#toKernel(datagram)
+      const [only] = all
+      // Several go together: the kernel carries them out without a pause.
+      const isAsIs = only === undefined || all.length > 1
+      return this.#toKernel(isAsIs ? datagram : await this.#asKernelIsAsked(only))
     }
     this.#tellPort()
     const news = this.#takeNews()
@@ -183,7 +188,7 @@ export class VirtualSocket {
       } else if (!privileged && changes(one, this.#options.channel.protocol)) {
         return -E.EPERM
       } else {
-        const sent = this.#toKernel(one.bytes)
+        const sent = this.#toKernel(await this.#asKernelIsAsked(one))
         if (sent < 0) return sent
       }
     }
@@ -200,48 +205,35 @@ export class VirtualSocket {
     return type === RTM.NEWLINK || type === RTM.DELLINK
   }
 
-  /** The kernel answers what it knows of all links; to it, those of the driver are of the kind `tun`. */
+  /** The kernel answers what it knows of all links and families, and kernel-answers.ts what it does not. */
   #asksForLinks({ type }: Message): boolean {
     return this.#options.channel.protocol === 'route' && type === RTM.GETLINK
   }
 
-  async #learnKinds(): Promise<void> {
+  #asksForFamilies({ type, flags }: Message): boolean {
+    const isDump = (flags & NLM_F.DUMP) === NLM_F.DUMP
+    return this.#options.channel.protocol === 'generic' && type === GENL_ID_CTRL && isDump
+  }
+
+  async #learnLinks(): Promise<void> {
     const flags = NLM_F.REQUEST | NLM_F.DUMP
     const request = message({ type: RTM.GETLINK, flags, seq: 1, pid: 0 }, encodeLink({}))
     const [asked] = messages(request)
-    this.#kinds.clear()
-    for (const datagram of (await this.#ask(asked!)) ?? []) {
-      for (const { type, payload } of messages(datagram)) {
-        if (type !== RTM.NEWLINK) continue
-        const { index } = decodeLink(payload)
-        const info = [...attributes(payload, IFINFOMSG_BYTES)].find(
-          (attribute) => attribute.type === IFLA_LINKINFO,
-        )
-        if (index !== undefined && info !== undefined) this.#kinds.set(index, info.payload)
-      }
-    }
+    this.#answers.learnLinks((await this.#ask(asked!)) ?? [])
   }
 
-  /** A datagram of the kernel's, with the driver's links being what they are. */
-  #withKinds(datagram: Uint8Array): Uint8Array {
-    if (this.#kinds.size === 0) return datagram
-    const parts: Uint8Array[] = []
-    for (const one of messages(datagram)) {
-      const isLink = one.type === RTM.NEWLINK && one.payload.length >= IFINFOMSG_BYTES
-      const info = isLink
-        ? this.#kinds.get(new DataView(one.bytes.buffer).getInt32(one.bytes.byteOffset + 20, true))
-        : undefined
-      if (info === undefined) {
-        parts.push(one.bytes)
-        continue
-      }
-      const writer = new Writer(one.payload.slice(0, IFINFOMSG_BYTES))
-      for (const { type, payload } of attributes(one.payload, IFINFOMSG_BYTES)) {
-        writer.bytes(type, type === IFLA_LINKINFO ? info : payload)
-      }
-      parts.push(message(one, writer.finish()))
+  /** What the kernel is asked for a program's messages that are not the driver's. */
+  async #asKernelIsAsked(one: Message): Promise<Uint8Array> {
+    if (this.#driverGone) return one.bytes
+    if (this.#asksForLinks(one)) {
+      await this.#learnLinks()
+      return this.#answers.linkRequest(one)
     }
-    return Buffer.concat(parts.map(padded))
+    if (this.#asksForFamilies(one)) {
+      const answers = (await this.#ask(one)) ?? []
+      this.#answers.learnFamilies(one, answers, this.#options.families)
+    }
+    return one.bytes
   }
 
   /** Whether the driver has refused because it is not meant. */
@@ -291,10 +283,32 @@ export class VirtualSocket {
   }
 
   #toKernel(datagram: Uint8Array): number {
-    const sent = this.#options.relay.send(datagram)
+    const { relay, channel } = this.#options
+    const taken =
+      channel.protocol === 'route' ? this.#takeDescriptors(datagram) : { datagram, close() {} }
+    const sent = relay.send(taken.datagram)
+    taken.close()
     // It has answered before the call returns.
     this.takeFromKernel()
     return sent < 0 ? sent : 0
+  }
+
+  /** The datagram with descriptors of this process in place of the program's. One that it has not stays one that nobody has. */
+  #takeDescriptors(datagram: Uint8Array): { datagram: Uint8Array; close(): void } {
+    const places = descriptorsIn(datagram)
+    if (places.length === 0) return { datagram, close() {} }
+    const { takeFd } = this.#options
+    const own = datagram.slice()
+    const view = new DataView(own.buffer)
+    const fds = places.map((at) => takeFd(view.getInt32(at, true)))
+    for (const [i, at] of places.entries()) view.setInt32(at, fds[i] ?? -1, true)
+    const { close } = openLibc()
+    return {
+      datagram: own,
+      close() {
+        for (const fd of fds) if (fd !== undefined) close(fd)
+      },
+    }
   }
 
   get #isFull(): boolean {
@@ -323,12 +337,6 @@ export class VirtualSocket {
     const port = new DataView(name.buffer).getUint32(SOCKADDR_NL.pid, true)
     if (port !== 0 && port !== channel.portId) void this.#tell('port-id', port)
   }
-}
-
-function padded(bytes: Uint8Array): Uint8Array {
-  const whole = new Uint8Array(align(bytes.length))
-  whole.set(bytes)
-  return whole
 }
 
 /** Address of messages from the kernel: family 16, all else 0. */

@@ -267,6 +267,14 @@ export class Supervisor {
         relay,
         families: new Set(this.#families.keys()),
         groups: this.#groups,
+        takeFd: (fd) => {
+          try {
+            return takeFdOf(served.tid, fd)
+          } catch (error) {
+            if (error instanceof OsError) return undefined
+            throw error
+          }
+        },
         arrived: () => this.#arrived(served),
         done: (family, payload) => this.#done(served, family, payload),
       }),
