@@ -10,8 +10,8 @@
  */
 import { createHmac, timingSafeEqual } from 'node:crypto'
 
-export const TOKEN_SESSION_ID_BYTES = 12
-export const TOKEN_KEY_BYTES = 32
+const TOKEN_SESSION_ID_BYTES = 12
+const TOKEN_KEY_BYTES = 32
 
 const PREFIX = 'SESS_ID_AT_'
 const TIMES_OFFSET = TOKEN_SESSION_ID_BYTES

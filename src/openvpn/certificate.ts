@@ -150,7 +150,7 @@ export function parseCertificate(der: Uint8Array): Certificate {
 }
 
 /** The parts of a name, in the order of the certificate. @throws DerError */
-export function readName(name: Der): NamePart[] {
+function readName(name: Der): NamePart[] {
   const parts: NamePart[] = []
   for (const set of readAll(name.content)) {
     let joined = false

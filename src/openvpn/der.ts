@@ -108,7 +108,7 @@ export class DerReader {
 }
 
 /** `value`, if its tag is `tag`. @throws DerError */
-export function expectTag(value: Der | undefined, tag: number): Der {
+function expectTag(value: Der | undefined, tag: number): Der {
   if (value?.tag === tag) return value
   const found = value === undefined ? 'nothing' : `0x${value.tag.toString(16)}`
   throw new DerError(`expected a value of kind 0x${tag.toString(16)}, there is ${found}`)

@@ -91,7 +91,7 @@ export const PEER_ID_MAX = 0xffffff
 /** Longest keepalive interval and timeout, in seconds. */
 export const KEEPALIVE_MAX = 86_400
 /** The part of a nonce that is not the packet id, in bytes. */
-export const NONCE_TAIL_BYTES = 8
+const NONCE_TAIL_BYTES = 8
 /** The secret that epoch keys follow from, in bytes, whatever the cipher. */
 export const EPOCH_SECRET_BYTES = 32
 /** Largest packet that `mssfix` can name: no limit but the path's. */

@@ -13,7 +13,7 @@ export const SESSION_ID_BYTES = 8
 /** Opcode, key id and session id: what no wrap hides. */
 export const CONTROL_HEADER_BYTES = 1 + SESSION_ID_BYTES
 /** Acknowledgements that fit a packet. */
-export const MAX_ACKS = 8
+const MAX_ACKS = 8
 
 const MESSAGE_ID_BYTES = 4
 /** Header and a count of acknowledgements. */
