@@ -1,6 +1,6 @@
 /** Network namespaces for tests of the real thing: made, used through `ip`, and removed with the test. */
 import { execFileSync } from 'node:child_process'
-import { existsSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import { openLibc } from '../src/platform/libc.ts'
 import { createNetns, openNetnsNamed, removeNetns } from '../src/platform/netns.ts'
 
@@ -12,6 +12,9 @@ export const withoutNamespaces: string | false =
       ? false
       : 'there is no /dev/net/tun'
 
+/** Where named namespaces are. */
+const NAMED = '/run/netns'
+
 export interface TestNetns extends Disposable {
   readonly name: string
   /** The namespace, opened; closed with it. */
@@ -21,6 +24,13 @@ export interface TestNetns extends Disposable {
 }
 
 let made = 0
+
+/** Removes what a process that was killed has left of the following. */
+export function removeNetnsOf(pid: number): void {
+  const names = existsSync(NAMED) ? readdirSync(NAMED) : []
+  const theirs = new RegExp(`^ov[a-z]+${pid}-\\d+$`)
+  for (const name of names.filter((one) => theirs.test(one))) removeNetns(name)
+}
 
 /** A namespace of its own, its loopback device up. `part` names the tests it is for. */
 export function openTestNetns(part: string): TestNetns {

@@ -1,9 +1,11 @@
 /** The runner on files that go wrong: whatever a process does, a failure has a name and a skip a reason. */
 import assert from 'node:assert/strict'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import { withoutNamespaces } from '../namespace.ts'
 import { type JobResult, runJob } from './job.ts'
 
 const head = "import { after, before, describe, it } from 'node:test'\n"
@@ -115,6 +117,27 @@ for (const runtime of ['bun', 'node'] as const) {
     }
   })
 }
+
+describe('what a file leaves behind', () => {
+  it('a namespace, when it is killed: removed', { skip: withoutNamespaces }, async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'ovpn-job-'))
+    try {
+      const file = join(folder, 'one.test.ts')
+      const helper = fileURLToPath(new URL('../namespace.ts', import.meta.url))
+      const source = `import { it } from 'node:test'
+        import { openTestNetns } from '${helper}'
+        it('dies', () => { console.log(openTestNetns('job').name); process.kill(process.pid, 'SIGKILL') })`
+      writeFileSync(file, source)
+      const command = process.execPath
+      const job = { name: file, file, command, args: [file], limitSeconds: 30, load: 1 }
+      const { output } = await runJob({ ...job, runtime: 'bun' })
+      const name = /ovjob\d+-0/.exec(output)![0]
+      assert.ok(!existsSync(`/run/netns/${name}`))
+    } finally {
+      rmSync(folder, { recursive: true })
+    }
+  })
+})
 
 describe('a check', () => {
   it('is one test, by its exit status', async () => {

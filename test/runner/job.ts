@@ -2,6 +2,7 @@
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { removeNetnsOf } from '../namespace.ts'
 import { parseJunit, type TestResult } from './junit.ts'
 import type { SkipNote } from './skips.ts'
 
@@ -32,9 +33,10 @@ export interface JobResult {
 
 const running = new Set<number>()
 
-/** Ends what still runs. */
+/** Ends what still runs, and removes what that has made. */
 export function killJobs(): void {
   for (const pid of running) killGroup(pid)
+  for (const pid of running) removeNetnsOf(pid)
 }
 
 /** Runs `job`. Whatever happens, there is a result: a process that crashes, hangs or tests nothing has failed. */
@@ -108,6 +110,7 @@ async function runProcess(
   clearTimeout(timer)
   running.delete(pid)
   killGroup(pid)
+  removeNetnsOf(pid)
   return {
     end: late ? `killed after ${job.limitSeconds} s` : endOf(child),
     cpuSeconds: Number(child.resourceUsage()?.cpuTime.total ?? 0n) / 1e6,
