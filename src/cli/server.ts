@@ -37,6 +37,7 @@ export function serverCommand(environment: Environment): Command {
         workers: options.workers,
         log,
         failed: (error) => log(String(error)),
+        signal: () => {},
       })
       for (const { protocol, address, port } of running.listening) {
         log(`listening at ${protocol} ${address} port ${port}`)

@@ -13,7 +13,7 @@ import type {
   Farewell,
 } from '../openvpn/server/policy.ts'
 import type { StatusClient } from '../openvpn/status.ts'
-import { openConfiguredServer } from '../runtime/configured-server.ts'
+import { openConfiguredServer, type ServerSignal } from '../runtime/configured-server.ts'
 import { type DriverKind, type OpenedDriver, openDriverClient } from '../runtime/driver-client.ts'
 import { files } from '../runtime/files.ts'
 import type { RunningServer } from '../runtime/server.ts'
@@ -43,6 +43,8 @@ export interface ServerEvents {
   log: [text: string]
   /** The driver is gone: nothing works from then on. */
   failed: [error: unknown]
+  /** Somebody at the management interface wants it. */
+  signal: [name: ServerSignal]
 }
 
 export class EmbeddedServer extends EventEmitter<ServerEvents> {
@@ -114,6 +116,7 @@ export async function createServer(options: ServerOptions): Promise<EmbeddedServ
       workers,
       log,
       failed: (error) => server?.emit('failed', error),
+      signal: (name) => server?.emit('signal', name),
     })
     server = new EmbeddedServer(running, driver)
     return server

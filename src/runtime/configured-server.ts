@@ -1,58 +1,278 @@
-/** A server from its configuration file: what the file names is opened here. */
-
+/**
+ * A server from its configuration file, with all that the file asks for beside it: scripts, tokens, the management interface, files of
+ * status and addresses. What the parts do is src/openvpn/server's.
+ */
+import { renameSync, writeFileSync } from 'node:fs'
 import { isIP } from 'node:net'
 import type { DriverClient } from '../driver/client.ts'
 import type { Listener, ServerConfig } from '../openvpn/config/server-config.ts'
 import { commonNameOf, createIdentity } from '../openvpn/identity.ts'
+import { Management } from '../openvpn/management.ts'
 import { serverDoor, serverOptions, serverSettings } from '../openvpn/server/configured.ts'
-import type { ServerPolicy } from '../openvpn/server/policy.ts'
+import { ConfiguredPolicy } from '../openvpn/server/configured-policy.ts'
+import { managedServer, tellingPolicy } from '../openvpn/server/managed.ts'
+import { ManagementAuthority } from '../openvpn/server/management-authority.ts'
+import type { ConnectedClient, Farewell, ServerPolicy } from '../openvpn/server/policy.ts'
+import { Tokens } from '../openvpn/server/tokens.ts'
+import { statusLines } from '../openvpn/status.ts'
 import type { SocketOptions } from '../platform/datagrams.ts'
 import { realClock } from './clock.ts'
 import { fileWatch } from './files.ts'
+import { connectManagement, type ManagementPlace, serveManagement } from './management-socket.ts'
+import { runScript } from './scripts.ts'
 import { type ListenAddress, openServer, type RunningServer } from './server.ts'
+import { createTemporaryFile } from './temporary-file.ts'
+import { VERSION } from './version.ts'
+
+export type ServerSignal = 'SIGHUP' | 'SIGTERM' | 'SIGUSR1' | 'SIGUSR2'
 
 export interface ConfiguredOptions {
+  /** Asked last, and told of all. */
   readonly policy: ServerPolicy
   /** Of the private key, where it is to be asked for. */
   readonly passphrase?: string | undefined
   readonly workers?: number | undefined
   readonly log: (text: string) => void
   readonly failed: (error: unknown) => void
+  /** Somebody asks for it at the management interface. */
+  readonly signal: (name: ServerSignal) => void
 }
+
+export interface ConfiguredServer extends RunningServer {
+  /** Lines for the log (SIGUSR2). */
+  statusText(): Promise<string[]>
+}
+
+const TOKEN_KEY_BYTES = 32
 
 /** Rejects with what is wrong with keys and certificates, or what the system refuses. */
 export async function openConfiguredServer(
   client: DriverClient,
   config: ServerConfig,
   options: ConfiguredOptions,
-): Promise<RunningServer> {
+): Promise<ConfiguredServer> {
   const unixSeconds = () => Math.floor(realClock.date().getTime() / 1000)
-  const { policy, passphrase, workers, log, failed } = options
+  const { passphrase, workers, failed } = options
   const { poolPersist, verifyClientCert } = config
-  const persisted = poolPersist && fileWatch.read(poolPersist.path)
-  return openServer(
-    client,
-    {
-      settings: { ...serverSettings(config), ...(workers !== undefined && { workers }) },
-      policy,
-      tls: createIdentity(config, {
-        role: 'server',
-        required: verifyClientCert === 'require',
-        requested: verifyClientCert !== 'none',
-        passphrase,
-        unixSeconds,
-        files: fileWatch,
+  let running: RunningServer | undefined
+  let verbosity = config.verb
+  const management = config.management && createManagement()
+  const log = (text: string) => {
+    options.log(text)
+    management?.log(text)
+  }
+  const authority =
+    management !== undefined && config.management?.clientAuth === true
+      ? new ManagementAuthority(management)
+      : undefined
+  const tokens = createTokens(config, unixSeconds)
+  const policy = new ConfiguredPolicy({
+    config,
+    program: followed(options.policy, management, tokens),
+    tokens,
+    management: authority,
+    environment: () => serverEnvironment(config, running),
+    run: (command, environment) => runScript(command, { environment }),
+    read: fileWatch.read,
+    temporaryFile: (content) => createTemporaryFile(config.tmpDir, content),
+    log,
+  })
+
+  function createManagement(): Management {
+    const { password, logCache, hold } = config.management!
+    return new Management(
+      managedServer({
+        title: `ovpn ${VERSION}`,
+        pid: process.pid,
+        server: () => running?.server,
+        authority: () => authority,
+        date: realClock.date,
+        signal: options.signal,
+        verbosity: {
+          get: () => verbosity,
+          set: (level) => {
+            verbosity = level
+          },
+        },
       }),
-      door: serverDoor(config, unixSeconds),
-      commonNameOf: (peer) => commonNameOf(config, peer),
-      optionsFor: serverOptions(config),
-      listen: config.listeners.flatMap(addressesOf),
-      sockets: socketOptions(config),
-      poolPersisted: persisted && new TextDecoder().decode(persisted),
-      log,
+      {
+        ...(typeof password === 'object' && { password: password.password }),
+        logCache,
+        hold,
+        now: realClock.date,
+        every,
+      },
+    )
+  }
+
+  const door = management && (await openManagement(management, config.management!))
+  try {
+    await management?.released()
+    const persisted = poolPersist && fileWatch.read(poolPersist.path)
+    running = await openServer(
+      client,
+      {
+        settings: { ...serverSettings(config), ...(workers !== undefined && { workers }) },
+        policy,
+        tls: createIdentity(config, {
+          role: 'server',
+          required: verifyClientCert === 'require',
+          requested: verifyClientCert !== 'none',
+          passphrase,
+          unixSeconds,
+          files: fileWatch,
+        }),
+        door: serverDoor(config, unixSeconds),
+        commonNameOf: (peer) => commonNameOf(config, peer),
+        optionsFor: serverOptions(config),
+        listen: config.listeners.map(addressOf),
+        sockets: socketOptions(config),
+        poolPersisted: persisted && new TextDecoder().decode(persisted),
+        log,
+      },
+      failed,
+    )
+  } catch (error) {
+    door?.close()
+    throw error
+  }
+  const { server, pool } = running
+  const statusText = async () => {
+    const clients = await server.status()
+    return statusLines(
+      { title: `ovpn ${VERSION}`, now: realClock.date(), clients },
+      config.statusVersion,
+    )
+  }
+  const stops: (() => void)[] = []
+  const keep = (what: string, ms: number, write: () => Promise<void> | void) => {
+    const once = async () => {
+      try {
+        await write()
+      } catch (error) {
+        log(`${what}: ${(error as Error).message}`)
+      }
+    }
+    void once()
+    stops.push(every(ms, once))
+  }
+  const { status } = config
+  if (status !== undefined) {
+    keep('status', status.interval, async () => {
+      replaceFile(status.path, `${(await statusText()).join('\n')}\n`)
+    })
+  }
+  const persist = () => {
+    if (poolPersist !== undefined && poolPersist.interval > 0) {
+      replaceFile(poolPersist.path, pool.persisted())
+    }
+  }
+  if (poolPersist !== undefined && poolPersist.interval > 0) {
+    keep('ifconfig-pool-persist', poolPersist.interval, persist)
+  }
+  management?.state({
+    name: 'CONNECTED',
+    detail: 'SUCCESS',
+    ...(config.ifconfig !== undefined && { localV4: config.ifconfig.local }),
+  })
+  return {
+    ...running,
+    statusText,
+    async close() {
+      for (const stop of stops) stop()
+      management?.state({ name: 'EXITING', detail: 'exit' })
+      await running?.close()
+      try {
+        persist()
+      } catch (error) {
+        log(`ifconfig-pool-persist: ${(error as Error).message}`)
+      }
+      door?.close()
     },
-    failed,
-  )
+  }
+}
+
+function every(ms: number, call: () => void): () => void {
+  const timer = setInterval(call, ms)
+  return () => clearInterval(timer)
+}
+
+/** Never half of a file is to be seen. */
+function replaceFile(path: string, content: string): void {
+  const next = `${path}.new`
+  writeFileSync(next, content, { mode: 0o640 })
+  renameSync(next, path)
+}
+
+function createTokens(config: ServerConfig, now: () => number): Tokens | undefined {
+  const { authGenToken } = config
+  if (authGenToken === undefined) return undefined
+  const { lifetime, renewal, externalAuth, secret } = authGenToken
+  return new Tokens({
+    rules: {
+      key: secret ?? realClock.random(TOKEN_KEY_BYTES),
+      lifetime: lifetime / 1000,
+      renewal: renewal / 1000,
+    },
+    externalAuth,
+    now,
+    random: realClock.random,
+  })
+}
+
+/** The program's policy, and what else is told of clients. */
+function followed(
+  policy: ServerPolicy,
+  management: Management | undefined,
+  tokens: Tokens | undefined,
+): ServerPolicy {
+  const telling = management && tellingPolicy(management)
+  return {
+    ...policy,
+    connected(client: ConnectedClient) {
+      telling?.connected?.(client)
+      policy.connected?.(client)
+    },
+    disconnected(client: ConnectedClient, farewell: Farewell) {
+      tokens?.forget(client.id)
+      telling?.disconnected?.(client, farewell)
+      policy.disconnected?.(client, farewell)
+    },
+  }
+}
+
+function openManagement(
+  management: Management,
+  { at, client }: NonNullable<ServerConfig['management']>,
+): Promise<{ close(): void }> {
+  const place: ManagementPlace =
+    at.kind === 'unix' ? { path: at.path } : { address: at.address, port: at.port }
+  return client ? connectManagement(management, place) : serveManagement(management, place)
+}
+
+/** What scripts are told of the server. */
+function serverEnvironment(
+  config: ServerConfig,
+  running: RunningServer | undefined,
+): Record<string, string> {
+  const { ifconfig, ifconfigIpv6, listeners, verb, tunMtu } = config
+  return {
+    ...(running !== undefined && { dev: running.data.name }),
+    dev_type: 'tun',
+    config: config.file,
+    verb: String(verb),
+    tun_mtu: String(tunMtu),
+    daemon_pid: String(process.pid),
+    ...(ifconfig !== undefined && {
+      ifconfig_local: ifconfig.local,
+      ifconfig_netmask: ifconfig.netmask,
+    }),
+    ...(ifconfigIpv6 !== undefined && {
+      ifconfig_ipv6_local: ifconfigIpv6.local.address,
+      ifconfig_ipv6_netbits: String(ifconfigIpv6.local.prefix),
+    }),
+    ...Object.fromEntries(listeners.map(({ port }, i) => [`local_port_${i + 1}`, String(port)])),
+  }
 }
 
 function socketOptions(config: ServerConfig): SocketOptions & { multihome: boolean } {
@@ -67,9 +287,9 @@ function socketOptions(config: ServerConfig): SocketOptions & { multihome: boole
 }
 
 /** Names are for clients: a server listens at addresses. */
-function addressesOf({ protocol, family, host, port, ipv6only }: Listener): ListenAddress[] {
+function addressOf({ protocol, family, host, port, ipv6only }: Listener): ListenAddress {
   const any = family === 4 ? '0.0.0.0' : '::'
   const address = host === undefined || host === '*' ? any : host
   if (isIP(address) === 0) throw new Error(`local: expected an address, not '${host}'`)
-  return [{ protocol, address, port, v6only: ipv6only || family === 6 }]
+  return { protocol, address, port, v6only: ipv6only || family === 6 }
 }

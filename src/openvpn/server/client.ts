@@ -22,6 +22,7 @@ import {
   formatAuthFailed,
   formatAuthPending,
   formatInfo,
+  formatOrder,
   parseMessage,
 } from '../proto/messages.ts'
 import { type Negotiated, negotiateAsServer } from '../proto/negotiate.ts'
@@ -31,6 +32,7 @@ import { Session, type SessionSettings } from '../proto/session.ts'
 import type { SessionError } from '../proto/session-error.ts'
 import type { PeerCertificates } from '../proto/tls-engine.ts'
 import type { TransportLink } from '../transport-link.ts'
+import { merge } from './configured-policy.ts'
 import type {
   AuthDecision,
   ClientIdentity,
@@ -75,6 +77,7 @@ const PUSH_REPEAT: Millis = 30_000
 const LINGER: Millis = 5000
 /** Of routes to networks behind clients; as OpenVPN's with offload. */
 const ROUTE_METRIC = 100
+const ANEW = { keepCredentials: true, nextServer: false, text: '' }
 const NOBODY: PeerCertificates = { chain: [], verified: true }
 
 interface Decision {
@@ -112,6 +115,9 @@ export class ServerClient implements ClientIdentity {
   /** By key id: what was decided at its renewal. */
   readonly #renewals = new Map<number, Promise<Decision>>()
   #counters: PeerCounters | undefined
+  /** When enough was moved last (`inactive`), and what had been moved until then. */
+  #activeAt: Millis = 0
+  #activeBytes = 0
   /** What had been moved when the present key began. */
   #countersAtKey = { bytes: 0, packets: 0 }
   #deadline: Millis
@@ -221,6 +227,7 @@ export class ServerClient implements ClientIdentity {
 
   /** Renews the key when enough has been sent with it. */
   noteTraffic(counters: PeerCounters): void {
+    this.#noteActivity(counters.vpnRxBytes + counters.vpnTxBytes)
     const { bytes, packets } = this.#host.settings.renegotiate
     const before = this.#countersAtKey
     const moved = counters.linkRxBytes + counters.linkTxBytes - before.bytes
@@ -228,6 +235,18 @@ export class ServerClient implements ClientIdentity {
     if ((bytes === 0 || moved < bytes) && (packets === 0 || count < packets)) return
     this.#countersAtKey = { bytes: before.bytes + moved, packets: before.packets + count }
     this.renegotiate()
+  }
+
+  #noteActivity(bytes: number): void {
+    const limit = this.#settings?.inactive ?? this.#host.settings.inactive
+    if (limit === undefined || this.#stage !== 'connected') return
+    const now = this.#host.now()
+    if (bytes - this.#activeBytes > limit.bytes) {
+      this.#activeAt = now
+      this.#activeBytes = bytes
+    } else if (now >= this.#activeAt + limit.timeout) {
+      this.leave('it moves nothing (inactive)', formatOrder('restart', ANEW))
+    }
   }
 
   /** Tells it that it may not come, and why. */
@@ -372,7 +391,8 @@ export class ServerClient implements ClientIdentity {
     this.#settings =
       admitted === decision
         ? (decision.settings ?? {})
-        : merge(decision.settings, admitted.settings)
+        : merge(decision.settings ?? {}, admitted.settings ?? {})
+    if (this.#settings.username !== undefined) this.username = this.#settings.username
     this.#tryToJoin()
   }
 
@@ -435,7 +455,8 @@ export class ServerClient implements ClientIdentity {
   async #join(): Promise<void> {
     const { settings, data, pool } = this.#host
     const own = this.#settings ?? {}
-    const { dataCiphers, dataCiphersFallback: fallback } = settings
+    const { dataCiphers } = settings
+    const fallback = own.dataCiphersFallback ?? settings.dataCiphersFallback
     const result = negotiateAsServer(
       {
         dataCiphers,
@@ -478,7 +499,8 @@ export class ServerClient implements ClientIdentity {
     if (this.#stage !== 'joining') return
     this.#stage = 'connected'
     this.#since = this.#host.date()
-    this.#deadline = Number.POSITIVE_INFINITY
+    this.#deadline = this.#host.now() + (this.#sessionTimeout() ?? Number.POSITIVE_INFINITY)
+    this.#activeAt = this.#host.now()
     this.#pushes = encodePush(
       'PUSH_REPLY',
       pushedOptions(settings, own, {
@@ -496,6 +518,19 @@ export class ServerClient implements ClientIdentity {
     this.#schedule()
   }
 
+  #sessionTimeout(): Millis | undefined {
+    return this.#settings?.sessionTimeout ?? this.#host.settings.sessionTimeout
+  }
+
+  #keepalive(): { interval: number; timeout: number } {
+    const { interval, timeout } = this.#host.settings.keepalive
+    const { ping, pingRestart } = this.#settings ?? {}
+    return {
+      interval: ping === undefined ? interval : ping / 1000,
+      timeout: pingRestart === undefined ? timeout : pingRestart / 1000,
+    }
+  }
+
   #addPeer(peerId: number, lease: Lease): Promise<DataPeer> {
     const { settings, data } = this.#host
     const { transport, path } = this.link
@@ -506,7 +541,7 @@ export class ServerClient implements ClientIdentity {
         fd: transport.fd,
         path,
         ...lease,
-        keepalive: settings.keepalive,
+        keepalive: this.#keepalive(),
         mssfix: settings.mssfix,
       },
       {
@@ -640,7 +675,9 @@ export class ServerClient implements ClientIdentity {
     this.session.poll(now)
     if (now >= this.#deadline) {
       if (this.#stage === 'leaving') this.#serially(() => this.#end())
-      else this.leave('it did not finish to connect in time')
+      else if (this.#stage !== 'connected') this.leave('it did not finish to connect in time')
+      else if (this.session.isClosed) this.leave('its keys are too old')
+      else this.leave('its time is over (session-timeout)', formatOrder('restart', ANEW))
     }
     this.#schedule()
   }
@@ -656,14 +693,4 @@ const REMOVED = {
 
 function denied(text: string): AuthDecision & { allow: false } {
   return { allow: false, failure: { reason: 'denied', text }, why: text }
-}
-
-/** Both; of single values the second's. */
-function merge(first: ClientSettings = {}, second: ClientSettings = {}): ClientSettings {
-  return {
-    ...first,
-    ...second,
-    routes: [...(first.routes ?? []), ...(second.routes ?? [])],
-    pushChanges: [...(first.pushChanges ?? []), ...(second.pushChanges ?? [])],
-  }
 }

@@ -4,9 +4,12 @@
  */
 import type { PushChange } from '../config/client-settings.ts'
 import type { AuthFailure } from '../proto/messages.ts'
+import type { Millis } from '../proto/reliable.ts'
 import type { PeerCertificates } from '../proto/tls-engine.ts'
 import type { Endpoint } from '../transport.ts'
 import type { Network } from './settings.ts'
+
+export type { Network }
 
 /** One who connects, as far as is known. */
 export interface ClientIdentity {
@@ -58,6 +61,17 @@ export interface ClientSettings {
   readonly routes?: readonly Network[] | undefined
   /** What becomes of the options for every client, in order. */
   readonly pushChanges?: readonly PushChange[] | undefined
+  /** In place of the name that it gave. */
+  readonly username?: string | undefined
+  /** For a client that cannot negotiate. */
+  readonly dataCiphersFallback?: string | undefined
+  /** Keepalive of this client, where it is another. */
+  readonly ping?: Millis | undefined
+  readonly pingRestart?: Millis | undefined
+  /** It goes when it moves fewer bytes in that time. */
+  readonly inactive?: { readonly timeout: Millis; readonly bytes: number } | undefined
+  /** It goes after that time. */
+  readonly sessionTimeout?: Millis | undefined
 }
 
 /** A client with its addresses. */

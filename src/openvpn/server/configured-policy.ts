@@ -1,0 +1,330 @@
+/**
+ * Who may come and what they get, as a configuration says: files of `client-config-dir`, scripts, tokens, the management interface. Programs and
+ * files are reached through what is passed in. All that is asked must agree; the first that refuses decides.
+ *
+ *     authenticate   token --> auth-user-pass-verify --> client-auth of the management interface --> the embedding program
+ *     admit          client-config-dir --> client-connect --> the embedding program
+ */
+import {
+  type ClientSettings as FileSettings,
+  readClientSettings,
+} from '../config/client-settings.ts'
+import type { ServerConfig } from '../config/server-config.ts'
+import { maskToPrefix } from '../config/values.ts'
+import type { AuthFailure } from '../proto/messages.ts'
+import { parsePassword } from '../proto/messages.ts'
+import { parseOption } from '../proto/push.ts'
+import {
+  clean,
+  connectedEnvironment,
+  type Environment,
+  farewellEnvironment,
+  identityEnvironment,
+} from './environment.ts'
+import type {
+  AuthDecision,
+  AuthRequest,
+  ClientIdentity,
+  ClientSettings,
+  ConnectedClient,
+  Farewell,
+  Network,
+  ServerPolicy,
+} from './policy.ts'
+import type { Tokens } from './tokens.ts'
+
+export interface ScriptOutcome {
+  readonly status: number
+  readonly output: string
+}
+
+/** A file that only this process and its scripts read. */
+export interface TemporaryFile {
+  readonly path: string
+  read(): string
+  remove(): void
+}
+
+export interface PolicyParts {
+  readonly config: ServerConfig
+  /** Asked last; and told of all that happens. */
+  readonly program: ServerPolicy
+  readonly tokens?: Tokens | undefined
+  /** Asked after scripts; undefined without `management-client-auth`. */
+  readonly management?: ManagementAuthority | undefined
+  /** Of the server: `dev`, `local_1`, `ifconfig_local` and the like. */
+  readonly environment: () => Environment
+  run(command: readonly string[], environment: Environment): Promise<ScriptOutcome>
+  /** The content of a file; undefined where there is none. */
+  read(path: string): Uint8Array | undefined
+  temporaryFile(content: string): TemporaryFile
+  log(text: string): void
+}
+
+/** Somebody at the management interface who decides. */
+export interface ManagementAuthority {
+  decide(request: AuthRequest, environment: Environment): Promise<AuthDecision>
+}
+
+/** What `client-connect` may end with. */
+const DEFERRED = 2
+const RECHECK_MS = 500
+const DEFER_LIMIT_MS = 120_000
+
+export class ConfiguredPolicy implements ServerPolicy {
+  readonly #parts: PolicyParts
+  /** Runs of `learn-address`, in order. */
+  #learning: Promise<void> = Promise.resolve()
+
+  constructor(parts: PolicyParts) {
+    this.#parts = parts
+  }
+
+  get decidesAll(): boolean {
+    const { management, program } = this.#parts
+    return management !== undefined || program.decidesAll === true
+  }
+
+  async authenticate(request: AuthRequest): Promise<AuthDecision> {
+    const { config, tokens, management, program } = this.#parts
+    const { username, password } = request
+    const checked = tokens?.check(request)
+    if (checked?.state === 'refused') return checked.decision
+    const environment: Environment = {
+      ...identityEnvironment(request.client),
+      ...checked?.environment,
+    }
+    let decision: AuthDecision = { allow: true }
+    const byToken = checked?.state === 'accepted' && config.authGenToken?.externalAuth !== true
+    if (!byToken) {
+      if (config.authUserPassVerify !== undefined && (username !== '' || password !== '')) {
+        decision = await this.#verifyPassword(request, environment)
+        if (!decision.allow) return decision
+      }
+      if (management !== undefined) {
+        const told = { ...environment, ...(password !== '' && { password: clean(password) }) }
+        decision = both(decision, await management.decide(request, told))
+        if (!decision.allow) return decision
+      }
+      if (program.authenticate !== undefined) {
+        decision = both(decision, await program.authenticate(request))
+        if (!decision.allow) return decision
+      }
+    }
+    const issued = tokens?.issue(request, checked)
+    return issued === undefined ? decision : { ...decision, token: issued }
+  }
+
+  async admit(client: ClientIdentity, signal: AbortSignal): Promise<AuthDecision> {
+    const { config, program } = this.#parts
+    let settings: ClientSettings = {}
+    const file = this.#clientFile(client.commonName)
+    if (file === 'exclusive') {
+      const why = `there is no file for ${client.commonName} in ${config.clientConfigDir}`
+      return refused('this client is not known to the server', why)
+    }
+    if (file !== undefined) {
+      if (file.disable) return refused('this client is disabled', 'disable')
+      settings = settingsOf(file)
+    }
+    if (config.clientConnect !== undefined) {
+      const written = await this.#clientConnect(config.clientConnect, client, signal)
+      if (written === 'refused') return refused('', 'client-connect refuses it')
+      if (written.disable) return refused('this client is disabled', 'disable, of client-connect')
+      settings = merge(settings, settingsOf(written))
+    }
+    const asked = await program.admit?.(client, signal)
+    if (asked?.allow === false) return asked
+    return { allow: true, settings: merge(settings, asked?.settings ?? {}) }
+  }
+
+  connected(client: ConnectedClient): void {
+    this.#learn('add', client)
+    this.#parts.program.connected?.(client)
+  }
+
+  rekeyed(client: ConnectedClient, keyId: number): void {
+    this.#parts.program.rekeyed?.(client, keyId)
+  }
+
+  floated(client: ConnectedClient): void {
+    this.#parts.program.floated?.(client)
+  }
+
+  disconnected(client: ConnectedClient, farewell: Farewell): void {
+    const { config, program } = this.#parts
+    this.#learn('delete', client)
+    if (config.clientDisconnect !== undefined) {
+      const environment = { ...connectedEnvironment(client), ...farewellEnvironment(farewell) }
+      void this.#script(config.clientDisconnect, [], environment, 'client-disconnect')
+    }
+    program.disconnected?.(client, farewell)
+  }
+
+  async #verifyPassword(request: AuthRequest, environment: Environment): Promise<AuthDecision> {
+    const { authUserPassVerify } = this.#parts.config
+    if (authUserPassVerify === undefined) return { allow: true }
+    const { command, method } = authUserPassVerify
+    const { username } = request
+    const password = passwordFor(request.password)
+    // A line break would add a line to the file, and a variable to the environment.
+    if (/[\p{Cc}]/u.test(username) || /[\r\n\0]/.test(password)) {
+      return refused('', 'control characters in a user name or password')
+    }
+    const secret = method === 'via-env' ? { password } : {}
+    const file =
+      method === 'via-file' ? this.#parts.temporaryFile(`${username}\n${password}\n`) : undefined
+    try {
+      const args = file === undefined ? [] : [file.path]
+      const told = { ...environment, username, ...secret }
+      const { status } = await this.#script(command, args, told, 'auth-user-pass-verify')
+      return status === 0 ? { allow: true } : refused('', 'auth-user-pass-verify refuses it')
+    } finally {
+      file?.remove()
+    }
+  }
+
+  /** What the program writes is as a file of `client-config-dir`; it may take its time (status 2). */
+  async #clientConnect(
+    command: string,
+    client: ClientIdentity,
+    signal: AbortSignal,
+  ): Promise<FileSettings | 'refused'> {
+    const { temporaryFile } = this.#parts
+    const [settings, deferred] = [temporaryFile(''), temporaryFile('')]
+    try {
+      const environment = {
+        ...identityEnvironment(client),
+        client_connect_deferred_file: deferred.path,
+        client_connect_config_file: settings.path,
+      }
+      const { status } = await this.#script(command, [settings.path], environment, 'client-connect')
+      if (status === DEFERRED) {
+        if (!(await decided(deferred, signal))) return 'refused'
+      } else if (status !== 0) return 'refused'
+      return this.#parse(settings.read(), 'client-connect')
+    } finally {
+      settings.remove()
+      deferred.remove()
+    }
+  }
+
+  #clientFile(commonName: string): FileSettings | 'exclusive' | undefined {
+    const { clientConfigDir, ccdExclusive } = this.#parts.config
+    if (clientConfigDir === undefined) return undefined
+    const names = isFileName(commonName) ? [commonName, 'DEFAULT'] : ['DEFAULT']
+    for (const name of names) {
+      const path = `${clientConfigDir}/${name}`
+      const content = this.#parts.read(path)
+      if (content === undefined || (ccdExclusive && name === 'DEFAULT')) continue
+      return this.#parse(new TextDecoder().decode(content), path)
+    }
+    return ccdExclusive ? 'exclusive' : undefined
+  }
+
+  /** @throws ConfigError: who has no settings that make sense is not let in */
+  #parse(text: string, file: string): FileSettings {
+    const read = (path: string) => {
+      const content = this.#parts.read(path)
+      if (content === undefined) throw new Error(`there is no file ${path}`)
+      return content
+    }
+    return readClientSettings({ file, text }, { read })
+  }
+
+  #learn(action: 'add' | 'delete', client: ConnectedClient): void {
+    const { learnAddress } = this.#parts.config
+    if (learnAddress === undefined) return
+    const networks = client.routes.map(({ network, prefix }) => `${network}/${prefix}`)
+    const addresses = [client.v4, client.v6, ...networks].filter((one) => one !== undefined)
+    for (const address of addresses) {
+      const args = action === 'add' ? [action, address, client.commonName] : [action, address]
+      this.#learning = this.#learning.then(async () => {
+        await this.#script(learnAddress, args, connectedEnvironment(client), 'learn-address')
+      })
+    }
+  }
+
+  async #script(
+    command: string,
+    args: readonly string[],
+    environment: Environment,
+    type: string,
+  ): Promise<ScriptOutcome> {
+    const { config, log } = this.#parts
+    const words = parseOption(command) ?? []
+    const own = Object.fromEntries(config.environment.map(([name, value]) => [name, clean(value)]))
+    const all = { ...own, ...this.#parts.environment(), ...environment, script_type: type }
+    const outcome = await this.#parts.run([...words, ...args], all)
+    const output = outcome.output === '' ? '' : `: ${clean(outcome.output)}`
+    if (outcome.status !== 0) log(`${type}: ${words[0]} ended with ${outcome.status}${output}`)
+    return outcome
+  }
+}
+
+/** A script gets the password itself, or both it and the answer to the question. */
+function passwordFor(field: string): string {
+  const parsed = parsePassword(field)
+  return parsed.kind === 'plain' ? parsed.password : field
+}
+
+async function decided(file: TemporaryFile, signal: AbortSignal): Promise<boolean> {
+  for (let waited = 0; waited < DEFER_LIMIT_MS && !signal.aborted; waited += RECHECK_MS) {
+    const word = file.read().trim()
+    if (word === '1') return true
+    if (word === '0') return false
+    await new Promise((resolve) => setTimeout(resolve, RECHECK_MS))
+  }
+  return false
+}
+
+/** A name from a certificate or a client must not lead out of the folder. */
+function isFileName(name: string): boolean {
+  return name !== '' && name !== '.' && name !== '..' && !/[/\\\p{Cc}]/u.test(name)
+}
+
+function refused(text: string, why: string): AuthDecision & { allow: false } {
+  const failure: AuthFailure = { reason: 'denied', text }
+  return { allow: false, failure, why }
+}
+
+function both(first: AuthDecision, second: AuthDecision): AuthDecision {
+  if (!first.allow || !second.allow) return second
+  const settings = merge(first.settings ?? {}, second.settings ?? {})
+  return { ...first, ...second, settings }
+}
+
+/** Both; of single values the second's. */
+export function merge(first: ClientSettings, second: ClientSettings): ClientSettings {
+  return {
+    ...first,
+    ...second,
+    routes: [...(first.routes ?? []), ...(second.routes ?? [])],
+    pushChanges: [...(first.pushChanges ?? []), ...(second.pushChanges ?? [])],
+  }
+}
+
+/** A client's file, in the form that the server wants. */
+export function settingsOf(file: FileSettings): ClientSettings {
+  const routes: Network[] = [
+    ...file.iroutes.map(({ network, netmask }) => ({
+      network,
+      prefix: maskToPrefix(netmask) ?? 32,
+    })),
+    ...file.iroutesIpv6.map(({ address, prefix }) => ({ network: address, prefix })),
+  ]
+  return {
+    ...(file.ifconfig !== undefined && { v4: file.ifconfig.local }),
+    ...(file.ifconfigIpv6 !== undefined && { v6: file.ifconfigIpv6.address }),
+    routes,
+    pushChanges: file.pushChanges,
+    ...(file.overrideUsername !== undefined && { username: file.overrideUsername }),
+    ...(file.dataCiphersFallback !== undefined && {
+      dataCiphersFallback: file.dataCiphersFallback,
+    }),
+    ...(file.ping !== undefined && { ping: file.ping }),
+    ...(file.pingRestart !== undefined && { pingRestart: file.pingRestart }),
+    ...(file.inactive !== undefined && { inactive: file.inactive }),
+    ...(file.sessionTimeout !== undefined && { sessionTimeout: file.sessionTimeout }),
+  }
+}

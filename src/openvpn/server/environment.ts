@@ -1,0 +1,57 @@
+/**
+ * What scripts and the management interface are told of a client, under OpenVPN's names. Whatever the client chose itself is cleaned: no value
+ * begins a line of its own. Source: openvpn(8), "Environmental variables".
+ */
+import { certificateEnvironment, parseCertificate } from '../certificate.ts'
+import { timeText } from '../status.ts'
+import type { ClientIdentity, ConnectedClient, Farewell } from './policy.ts'
+
+export type Environment = Record<string, string>
+
+/** Of anyone who connects. */
+export function identityEnvironment(client: ClientIdentity): Environment {
+  const { commonName, username, remote, protocol, peerInfo, certificates } = client
+  const v6 = remote.address.includes(':')
+  const environment: Environment = {
+    common_name: clean(commonName),
+    [v6 ? 'untrusted_ip6' : 'untrusted_ip']: remote.address,
+    untrusted_port: String(remote.port),
+    proto_1: protocol,
+  }
+  if (username !== '') environment.username = clean(username)
+  for (const [name, value] of peerInfo) environment[name] = clean(value)
+  try {
+    Object.assign(environment, certificateEnvironment(certificates.chain.map(parseCertificate)))
+  } catch {
+    // Of a certificate that is not to be understood there is nothing to tell; it has been refused or was never asked for.
+  }
+  return environment
+}
+
+/** Of one that has been let in. */
+export function connectedEnvironment(client: ConnectedClient): Environment {
+  const { remote, v4, v6, since } = client
+  const outer = remote.address.includes(':') ? 'trusted_ip6' : 'trusted_ip'
+  return {
+    ...identityEnvironment(client),
+    [outer]: remote.address,
+    trusted_port: String(remote.port),
+    ...(v4 !== undefined && { ifconfig_pool_remote_ip: v4 }),
+    ...(v6 !== undefined && { ifconfig_pool_remote_ip6: v6 }),
+    time_unix: String(Math.floor(since.getTime() / 1000)),
+    time_ascii: timeText(since),
+  }
+}
+
+export function farewellEnvironment({ bytesReceived, bytesSent, seconds }: Farewell): Environment {
+  return {
+    bytes_received: String(bytesReceived),
+    bytes_sent: String(bytesSent),
+    time_duration: String(seconds),
+  }
+}
+
+/** Control characters become "_", as OpenVPN does. */
+export function clean(text: string): string {
+  return text.replace(/\p{Cc}/gu, '_')
+}
