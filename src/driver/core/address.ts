@@ -8,18 +8,19 @@ import ipaddr from 'ipaddr.js'
 /** Third word of an IPv4-mapped address. */
 export const V4_MARK = 0xffff
 
+/** Four numbers without leading zeros, which would make them octal elsewhere. */
+const IPV4 = /^(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})$/
+
 /** Words of an address in text; throws on anything but an IPv4 address of four parts or an IPv6 address without a zone. */
 export function addressWords(text: string): Int32Array {
-  if (text.includes('%') || !(text.includes(':') || ipaddr.IPv4.isValidFourPartDecimal(text))) {
-    throw new Error(`no IP address: ${text}`)
+  // IPv4 here: ipaddr.js takes 9 µs for one, of which a new peer has three.
+  const parts = IPV4.exec(text)?.slice(1).map(Number)
+  if (parts?.every((part) => part < 256)) {
+    const [a, b, c, d] = parts
+    return Int32Array.of(0, 0, V4_MARK, (a! << 24) | (b! << 16) | (c! << 8) | d!)
   }
-  const address = ipaddr.parse(text)
-  const bytes =
-    address.kind() === 'ipv4'
-      ? (address as ipaddr.IPv4).toIPv4MappedAddress().toByteArray()
-      : address.toByteArray()
-  const view = new DataView(Uint8Array.from(bytes).buffer)
-  return Int32Array.of(view.getInt32(0), view.getInt32(4), view.getInt32(8), view.getInt32(12))
+  if (text.includes('%') || !text.includes(':')) throw new Error(`no IP address: ${text}`)
+  return wordsOfBytes(Uint8Array.from(ipaddr.parse(text).toByteArray()))
 }
 
 export function isV4(a: number, b: number, c: number): boolean {
@@ -36,8 +37,9 @@ export function addressBytes(words: ArrayLike<number>): Uint8Array {
 
 /** The words as text: dotted for IPv4, RFC 5952 for IPv6. */
 export function addressText(words: ArrayLike<number>): string {
-  const address = ipaddr.fromByteArray([...addressBytes(words)])
-  return address.kind() === 'ipv6' ? (address as ipaddr.IPv6).toRFC5952String() : address.toString()
+  const bytes = addressBytes(words)
+  if (bytes.length === 4) return bytes.join('.')
+  return (ipaddr.fromByteArray([...bytes]) as ipaddr.IPv6).toRFC5952String()
 }
 
 /** Words of the address whose 4 or 16 bytes are given. */

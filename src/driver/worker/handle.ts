@@ -1,6 +1,16 @@
 /** The control thread's end of a worker: starts it, asks it, hears what happens, ends it. */
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads'
-import type { Command, FromWorker, Happening, Results, WorkerOptions } from './protocol.ts'
+import type {
+  Command,
+  FromWorker,
+  Happening,
+  Numbered,
+  Results,
+  WorkerOptions,
+} from './protocol.ts'
+
+/** How long a worker may sleep after a request that nobody waits for, in ms. */
+const WAKE_MS = 1
 
 interface Waiting {
   resolve(value: unknown): void
@@ -11,12 +21,18 @@ export class WorkerHandle {
   readonly #port: MessagePort
   readonly #worker: Worker
   readonly #wake: () => void
+  readonly #asked = new Int32Array(new SharedArrayBuffer(4))
   readonly #waiting = new Map<number, Waiting>()
   #number = 0
   #ended: Error | undefined
+  #waking: NodeJS.Timeout | undefined
 
   /** `happened` hears of things in the order in which they came to be, answers included. */
-  constructor(options: WorkerOptions, wake: () => void, happened: (happening: Happening) => void) {
+  constructor(
+    options: Omit<WorkerOptions, 'asked'>,
+    wake: () => void,
+    happened: (happening: Happening) => void,
+  ) {
     const { port1, port2 } = new MessageChannel()
     this.#port = port1
     this.#wake = wake
@@ -28,7 +44,7 @@ export class WorkerHandle {
       }
     })
     this.#worker = new Worker(new URL('./loop.ts', import.meta.url), {
-      workerData: { port: port2, options },
+      workerData: { port: port2, options: { ...options, asked: this.#asked.buffer } },
       transferList: [port2],
     })
     this.#worker.on('error', (error) => {
@@ -47,9 +63,20 @@ export class WorkerHandle {
         resolve: (value) => resolve(value as Results[C['op']]),
         reject,
       })
-      this.#port.postMessage({ number, command })
-      this.#wake()
+      this.#send({ number, command })
+      this.#wakeNow()
     })
+  }
+
+  /**
+   * Has the worker do what cannot fail, without waiting for it. It is done before any packet is that comes to the machine
+   * after this has returned: the worker looks for requests when it has got packets, before it looks at them. So it is woken
+   * late, once for many requests.
+   */
+  post(command: Command): void {
+    if (this.#ended !== undefined) return // it has said so itself
+    this.#send({ number: undefined, command })
+    this.#waking ??= setTimeout(() => this.#wakeNow(), WAKE_MS)
   }
 
   /** Ends the worker; its descriptors may be closed afterwards. */
@@ -62,6 +89,17 @@ export class WorkerHandle {
     this.#port.close()
   }
 
+  #send(message: Numbered): void {
+    this.#port.postMessage(message)
+    Atomics.add(this.#asked, 0, 1)
+  }
+
+  #wakeNow(): void {
+    clearTimeout(this.#waking)
+    this.#waking = undefined
+    this.#wake()
+  }
+
   #answered(answer: Exclude<FromWorker, Happening>): void {
     const waiting = this.#waiting.get(answer.number)
     this.#waiting.delete(answer.number)
@@ -71,6 +109,7 @@ export class WorkerHandle {
 
   #end(error: Error): void {
     this.#ended ??= error
+    clearTimeout(this.#waking)
     for (const { reject } of this.#waiting.values()) reject(error)
     this.#waiting.clear()
   }

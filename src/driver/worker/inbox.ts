@@ -29,6 +29,8 @@ export interface InboxSockets {
 }
 
 export interface InboxReader {
+  /** A message came; false: it is to be lost, and no more to be read. */
+  arrived(): boolean
   piece(vnet: number, length: number): void
   datagram(packet: number, length: number, from: Endpoint, to: Endpoint): void
   moved(handle: PeerHandle, from: Endpoint, to: Endpoint): void
@@ -86,7 +88,7 @@ export class Inbox {
     const at = this.#area
     for (let i = 0; i < limit; i++) {
       const got = this.#sys.read(this.#sockets.read, base + at, AREA_BYTES)
-      if (got < KIND_BYTES) return
+      if (got < KIND_BYTES || !reader.arrived()) return
       const kind = view.getUint32(at, true)
       if (kind === PIECE) {
         reader.piece(at + KIND_BYTES, got - KIND_BYTES - VNET_BYTES)

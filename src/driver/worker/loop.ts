@@ -82,10 +82,14 @@ class Loop {
   #routesOld: Millis
   #now: Millis = performance.now()
   #running = true
+  /** Messages that the control thread has sent, and how many of them were taken. */
+  readonly #asked: Int32Array
+  #taken = 0
 
   constructor(options: WorkerOptions, port: MessagePort) {
     this.#options = options
     this.#port = port
+    this.#asked = new Int32Array(options.asked)
     const memory = this.#memory
     this.#deviceArea = memory.area(VNET_BYTES + MAX_PACKET, 64)
     this.#control = new Outbox(memory.area(CONTROL_BYTES, 16), CONTROL_BYTES)
@@ -146,7 +150,7 @@ class Loop {
       const { view, base } = this.#memory
       const count = this.#sys.epollWait(this.#epoll, base + this.#events, EVENTS, Math.max(wait, 0))
       this.#now = performance.now()
-      for (let i = 0; i < count; i++) {
+      for (let i = 0; i < count && this.#running; i++) {
         const at = this.#events + EPOLL.eventSize * i
         const fd = view.getInt32(at + EPOLL.eventData, true)
         this.#ready.get(fd)?.(view.getUint32(at, true))
@@ -167,13 +171,30 @@ class Loop {
     for (;;) {
       const received = receiveMessageOnPort(this.#port) as { message: Numbered } | undefined
       if (received === undefined) return
+      this.#taken = (this.#taken + 1) | 0
       const { number, command } = received.message
+      if (number === undefined) {
+        this.#do(command)
+        continue
+      }
       try {
         this.#tell({ number, value: this.#do(command) })
       } catch (error) {
         this.#tell({ number, error: error instanceof Error ? error.message : String(error) })
       }
     }
+  }
+
+  /**
+   * To be called before packets just read from `fd` are looked at: what the control thread had asked for before they came
+   * is done first. False: nothing is to be read from `fd` any more.
+   */
+  #caughtUp(fd: number): boolean {
+    if (Atomics.load(this.#asked, 0) === this.#taken) return true
+    this.#engine.transmit()
+    this.#engine.flush()
+    this.#messages()
+    return this.#running && this.#ready.has(fd)
   }
 
   #do(command: Command): Results[Command['op']] {
@@ -268,6 +289,7 @@ class Loop {
         }
         break
       }
+      if (!this.#caughtUp(device)) return
       this.#engine.fromDevice(area, got - VNET_BYTES, this.#now)
     }
     this.#engine.transmit()
@@ -281,8 +303,10 @@ class Loop {
   // Other workers ----------------------------------------------------------------------------------------------------
 
   #handedOver(): void {
+    const { read } = this.#options.inbox
     this.#inbox.receive(
       {
+        arrived: () => this.#caughtUp(read),
         piece: (vnet, length) => this.#engine.fromDevice(vnet, length, this.#now),
         datagram: this.#datagram,
         moved: (handle, from, to) => this.#engine.movePeer(handle, from, to),
@@ -351,8 +375,9 @@ class Loop {
   }
 
   #socket(fd: number): void {
+    const arrived = () => this.#caughtUp(fd)
     for (let i = 0; i < SOCKET_READS; i++) {
-      const count = this.#udp.receive(fd, this.#datagram)
+      const count = this.#udp.receive(fd, arrived, this.#datagram)
       if (count < this.#udp.receiveLimit) break
     }
     this.#engine.flush()
@@ -378,11 +403,13 @@ class Loop {
       return
     }
     let broken = false
-    const end = stream.read((offset, length) => {
+    const arrived = () => this.#caughtUp(stream.fd)
+    const end = stream.read(arrived, (offset, length) => {
       broken = !this.#frame(peer, offset, length)
       return !broken
     })
     this.#engine.flush()
+    if (end === 'not-ours') return
     if (broken) {
       this.#failed.add(state)
       this.#endReading(state)

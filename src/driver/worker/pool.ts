@@ -11,7 +11,7 @@ import type { EngineStats, PeerChange, PeerSnapshot, SlotName } from '../core/en
 import type { KeyConfig } from '../core/key-slot.ts'
 import type { PeerConfig, PeerHandle, TransportId } from '../core/peer.ts'
 import { WorkerHandle } from './handle.ts'
-import type { CloseWatch, Happening, WorkerOptions } from './protocol.ts'
+import type { CloseWatch, Command, Happening, WorkerOptions } from './protocol.ts'
 
 interface Placement {
   sender: number
@@ -22,7 +22,7 @@ interface Placement {
 
 export interface PoolOptions {
   /** What each worker is started with. */
-  workers: WorkerOptions[]
+  workers: Omit<WorkerOptions, 'asked'>[]
   /** Wakes a worker, by its number. */
   wake(worker: number): void
   /** Map of the device's steering program, if it has one. */
@@ -35,6 +35,8 @@ export class WorkerPool implements DataPath {
   readonly #steering: number | undefined
   readonly #placements = new Map<PeerHandle, Placement>()
   readonly #happened: (happening: Happening) => void
+  /** Kinds of keys that could be made before: those who ask for more of them need not wait. */
+  readonly #made = new Set<string>()
 
   constructor(options: PoolOptions) {
     this.#steering = options.steering
@@ -94,22 +96,22 @@ export class WorkerPool implements DataPath {
     this.#placements.set(config.handle, placement)
     for (const address of [config.vpnIpv4, config.vpnIpv6]) this.#steer(address, sender)
     const { keepaliveInterval: interval, keepaliveTimeout: timeout } = config
-    await Promise.all(
-      this.#workers.map((worker, i) => {
-        const keepalive = share(placement, i, { interval, timeout })
-        return worker.call({
-          op: 'add-peer',
-          config: {
-            ...config,
-            sender,
-            receiver,
-            keepaliveRule: 'apart',
-            keepaliveInterval: keepalive.interval,
-            keepaliveTimeout: keepalive.timeout,
-          },
-        })
-      }),
-    )
+    await this.#all((worker, i) => {
+      const keepalive = share(placement, i, { interval, timeout })
+      const command: Command = {
+        op: 'add-peer',
+        config: {
+          ...config,
+          sender,
+          receiver,
+          keepaliveRule: 'apart',
+          keepaliveInterval: keepalive.interval,
+          keepaliveTimeout: keepalive.timeout,
+        },
+      }
+      // Reading from a stream may fail to begin.
+      return config.stream ? worker.call(command) : worker.post(command)
+    })
   }
 
   async changePeer(handle: PeerHandle, change: PeerChange): Promise<boolean> {
@@ -117,36 +119,41 @@ export class WorkerPool implements DataPath {
     if (placement === undefined) return false
     const { keepalive, vpnIpv4, vpnIpv6 } = change
     for (const address of [vpnIpv4, vpnIpv6]) this.#steer(address, placement.sender)
-    const done = await Promise.all(
-      this.#workers.map((worker, i) =>
-        worker.call({
-          op: 'change-peer',
-          handle,
-          change: keepalive ? { ...change, keepalive: share(placement, i, keepalive) } : change,
-        }),
-      ),
+    const done = await this.#all((worker, i) =>
+      worker.call({
+        op: 'change-peer',
+        handle,
+        change: keepalive ? { ...change, keepalive: share(placement, i, keepalive) } : change,
+      }),
     )
     return done[placement.receiver]!
   }
 
   async removePeer(handle: PeerHandle): Promise<void> {
     this.#placements.delete(handle)
-    await this.#all((worker) => worker.call({ op: 'remove-peer', handle }))
+    for (const worker of this.#workers) worker.post({ op: 'remove-peer', handle })
   }
 
   async installKey(handle: PeerHandle, slot: SlotName, config: KeyConfig): Promise<boolean> {
-    const done = await this.#both(handle, (worker) =>
-      worker.call({ op: 'install-key', handle, slot, config }),
-    )
+    const workers = this.#workersOf(handle)
+    const command: Command = { op: 'install-key', handle, slot, config }
+    const { format, cipher, decryptCipher } = config
+    const kind = `${format} ${cipher} ${decryptCipher}`
+    if (this.#made.has(kind)) {
+      for (const worker of workers) worker.post(command)
+      return workers.length > 0
+    }
+    const done = await Promise.all(workers.map((worker) => worker.call(command)))
+    this.#made.add(kind)
     return done.length > 0 && done.every((installed) => installed)
   }
 
   async swapKeys(handle: PeerHandle): Promise<void> {
-    await this.#both(handle, (worker) => worker.call({ op: 'swap-keys', handle }))
+    for (const worker of this.#workersOf(handle)) worker.post({ op: 'swap-keys', handle })
   }
 
   async deleteKey(handle: PeerHandle, slot: SlotName): Promise<void> {
-    await this.#both(handle, (worker) => worker.call({ op: 'delete-key', handle, slot }))
+    for (const worker of this.#workersOf(handle)) worker.post({ op: 'delete-key', handle, slot })
   }
 
   /** Errno, or 0; undefined when there is no such peer. */
@@ -203,9 +210,8 @@ export class WorkerPool implements DataPath {
   /** Passes on what a worker tells, after the others that have to do with the peer were told too. */
   #hear(from: number, happening: Happening): void {
     const others = this.#workers.filter((_, i) => i !== from)
-    const tell = (command: Parameters<WorkerHandle['call']>[0]) => {
-      // A worker that has ended says so itself.
-      for (const worker of others) void worker.call(command).catch(() => undefined)
+    const tell = (command: Command) => {
+      for (const worker of others) worker.post(command)
     }
     switch (happening.what) {
       case 'moved': {
@@ -235,16 +241,16 @@ export class WorkerPool implements DataPath {
     if (this.#steering !== undefined && address) steer(this.#steering, addressWords(address), queue)
   }
 
-  #all<T>(call: (worker: WorkerHandle) => Promise<T>): Promise<T[]> {
+  #all<T>(call: (worker: WorkerHandle, number: number) => T | Promise<T>): Promise<T[]> {
     return Promise.all(this.#workers.map(call))
   }
 
-  /** Asks the workers that send and receive. */
-  #both<T>(handle: PeerHandle, call: (worker: WorkerHandle) => Promise<T>): Promise<T[]> {
+  /** Those that send to the peer and receive from it. */
+  #workersOf(handle: PeerHandle): WorkerHandle[] {
     const placement = this.#placements.get(handle)
-    if (placement === undefined) return Promise.resolve([])
+    if (placement === undefined) return []
     const numbers = new Set([placement.sender, placement.receiver])
-    return Promise.all([...numbers].map((i) => call(this.#workers[i]!)))
+    return [...numbers].map((i) => this.#workers[i]!)
   }
 }
 

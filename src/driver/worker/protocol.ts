@@ -9,8 +9,10 @@ import type { InboxSockets } from './inbox.ts'
 
 /** What a worker is started with. */
 export interface WorkerOptions {
-  /** eventfd that is written after each message to the worker; the control thread closes it. */
+  /** eventfd that is written after messages to the worker; the control thread closes it. */
   wake: number
+  /** One 32-bit count, of the messages sent to the worker: how it sees them before it is woken. */
+  asked: SharedArrayBuffer
   /** Queue of the device; the control thread closes it when the worker has ended. */
   device: number
   /** Its number among the device's workers. */
@@ -29,7 +31,7 @@ export interface WorkerOptions {
   ifindex: number
 }
 
-/** Requests, each answered by `Answer` with its number. */
+/** Requests. */
 export type Command =
   | {
       op: 'add-socket'
@@ -83,8 +85,9 @@ export interface Results {
   stop: undefined
 }
 
+/** A request with a number is answered by an `Answer` with it; one without is not, and must not fail. */
 export interface Numbered {
-  number: number
+  number: number | undefined
   command: Command
 }
 

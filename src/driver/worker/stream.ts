@@ -57,8 +57,11 @@ export class StreamIo {
   }
 }
 
-/** How reading ended: nothing more now; the stream's end; a stream that cannot be cut into packets; an error (-errno). */
-export type ReadEnd = 'empty' | 'ended' | 'bad-frame' | number
+/**
+ * How reading ended: nothing more now; the stream's end; a stream that cannot be cut into packets; it is not to be read any
+ * more; an error (-errno).
+ */
+export type ReadEnd = 'empty' | 'ended' | 'bad-frame' | 'not-ours' | number
 
 export class Stream {
   readonly fd: number
@@ -79,13 +82,17 @@ export class Stream {
     return this.#queue.length > 0
   }
 
-  /** Reads once and hands each whole packet to `each`, which says whether to go on. */
-  read(each: (offset: number, length: number) => boolean): ReadEnd {
+  /**
+   * Reads once and hands each whole packet to `each`, which says whether to go on. When `arrived`, called once before that,
+   * says false, they are lost.
+   */
+  read(arrived: () => boolean, each: (offset: number, length: number) => boolean): ReadEnd {
     const { deframer, memory } = this.#io
     deframer.reset()
     memory.u8.set(this.#rest, deframer.writeOffset)
     deframer.wrote(this.#rest.length)
     const got = this.#io.receive(this.fd, deframer.writeOffset, READ_BYTES)
+    if (got > 0 && !arrived()) return 'not-ours'
     if (got <= 0) return got === 0 ? 'ended' : got === -E.EAGAIN ? 'empty' : got
     deframer.wrote(got)
     let state = deframer.next()

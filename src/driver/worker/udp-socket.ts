@@ -96,14 +96,16 @@ export class UdpIo {
   }
 
   /**
-   * Receives once, and hands each datagram to `each`; the endpoints are valid during the call only.
+   * Receives once, and hands each datagram to `each`; the endpoints are valid during the call only. When `arrived`, called
+   * once before that, says false, they are lost.
    *
    * @returns messages received: when fewer than the most, the socket is empty; 0 or -errno when there was none
    */
-  receive(fd: number, each: DatagramHandler): number {
+  receive(fd: number, arrived: () => boolean, each: DatagramHandler): number {
     const rx = this.#rx
     const { view, base } = this.#memory
     const count = this.#sys.recvmmsg(fd, base + rx.messages, RECEIVE_MESSAGES, MSG_DONTWAIT)
+    if (count > 0 && !arrived()) return 0
     for (let i = 0; i < count; i++) {
       const message = rx.messages + MMSGHDR.size * i
       const length = view.getUint32(message + MMSGHDR.len, true)
