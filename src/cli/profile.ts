@@ -16,7 +16,7 @@ import { readSource } from './config-files.ts'
 import { attempt, CliError } from './errors.ts'
 import { withExamples } from './options.ts'
 
-interface Options {
+export interface ProfileOptions {
   config: string
   pki: string
   host?: string[]
@@ -36,7 +36,7 @@ export function profileCommand(environment: Environment): Command {
       'what clients reach the server by (default: `local` of the configuration, or an address of this machine)',
     )
     .option('-o, --output <file>', 'a new file, readable by its owner only (default: stdout)')
-    .action(async (name: string, options: Options) => {
+    .action(async (name: string, options: ProfileOptions) => {
       const text = await attempt(`cannot make a profile for ${name}`, () =>
         makeProfile(environment, name, options),
       )
@@ -53,10 +53,11 @@ export function profileCommand(environment: Environment): Command {
   )
 }
 
-async function makeProfile(
+/** The text of a profile. Rejects with an Error that says what is missing. */
+export async function makeProfile(
   environment: Environment,
   name: string,
-  options: Options,
+  options: ProfileOptions,
 ): Promise<string> {
   const server = readServerConfig(await readSource(options.config), files)
   const hosts = options.host ?? [hostOf(environment, server)]

@@ -1,52 +1,148 @@
-/** `ovpn server CONFIG`: an OpenVPN server, from an ordinary configuration file. */
-import { readFileSync } from 'node:fs'
-import { Command, Option } from 'commander'
-import { openClient } from '../driver/client.ts'
+/** `ovpn server [CONFIG]`: an OpenVPN server, from an ordinary configuration file; without one, from a folder that it makes itself. */
+import { Command, InvalidArgumentError, Option } from 'commander'
 import { formatPlace } from '../openvpn/config/parse.ts'
-import { readServerConfig } from '../openvpn/config/server-config.ts'
-import { openLibc } from '../platform/libc.ts'
-import { openOwnNetns } from '../platform/netns.ts'
+import { readServerConfig, type ServerConfig } from '../openvpn/config/server-config.ts'
+import type { ConnectedClient, ServerPolicy } from '../openvpn/server/policy.ts'
+import { realAddress } from '../openvpn/status.ts'
 import { openConfiguredServer } from '../runtime/configured-server.ts'
-import { createDriver } from '../runtime/driver.ts'
+import { type DriverKind, openDriverClient } from '../runtime/driver-client.ts'
 import { files } from '../runtime/files.ts'
-import { originOfNetns } from '../runtime/origin.ts'
-import { type Environment, randomWord } from './compose.ts'
-import { formatTime } from './format.ts'
+import type { Environment } from './compose.ts'
+import { readSource } from './config-files.ts'
+import { attempt, CliError } from './errors.ts'
+import { formatBytes, formatEndpoint, formatTime } from './format.ts'
+import { socketOption, withExamples } from './options.ts'
+import { DEFAULT_FOLDER, type QuickStart, quickStart } from './quick-start.ts'
+import { missingForDriver } from './requirements.ts'
+
+interface Options {
+  dir: string
+  port: number
+  host?: string[]
+  driver: DriverKind
+  socket: string
+  netns?: string
+  workers?: number
+}
 
 export function serverCommand(environment: Environment): Command {
-  return new Command('server')
+  const command = new Command('server')
     .description('run an OpenVPN server')
-    .argument('<config>', 'an OpenVPN configuration file')
-    .addOption(new Option('--workers <n>', 'threads that move packets').argParser(Number))
-    .action(async (path: string, options: { workers?: number }) => {
-      const log = (text: string) => environment.print(`${formatTime(environment.date())} ${text}`)
-      const config = readServerConfig({ file: path, text: readFileSync(path, 'utf8') }, files)
-      for (const { place, message } of config.notes) log(`${formatPlace(place)}: ${message}`)
-      const driver = createDriver({ error: log, info: log, debug: () => {} }, () =>
-        randomWord(environment),
+    .argument('[config]', 'an OpenVPN configuration; without one, a server is made in a folder')
+    .option('--dir <folder>', 'the folder, without a configuration', DEFAULT_FOLDER)
+    .addOption(
+      new Option('--port <n>', 'of a server that is made, UDP and TCP')
+        .argParser(whole(1, 65_535))
+        .default(1194),
+    )
+    .option(
+      '--host <name...>',
+      'what clients reach a server that is made by (default: an address of this machine)',
+    )
+    .addOption(
+      new Option(
+        '--driver <which>',
+        "this process's own driver, the one that runs, or the kernel's",
       )
-      const netns = openOwnNetns()
-      const origin = originOfNetns(netns)
-      const client = await openClient({
-        generic: () => driver.server.channel('generic', origin),
-        route: () => driver.server.channel('route', origin),
-        dialect: 'ovpn',
-      })
-      const running = await openConfiguredServer(client, config, {
-        policy: {},
-        workers: options.workers,
-        log,
-        failed: (error) => log(String(error)),
-        signal: () => {},
-      })
-      for (const { protocol, address, port } of running.listening) {
-        log(`listening at ${protocol} ${address} port ${port}`)
-      }
-      log(`Initialization Sequence Completed (${running.data.name})`)
-      await new Promise<void>((resolve) => environment.onInterrupt(resolve))
-      await running.close()
-      client.close()
-      await driver.close()
-      openLibc().close(netns)
+        .choices(['own', 'user', 'kernel'])
+        .default('own'),
+    )
+    .addOption(socketOption('socket of the driver that runs'))
+    .option('-n, --netns <name>', 'network namespace to serve in, one of `ip netns`')
+    .addOption(new Option('--workers <n>', 'threads that move packets').argParser(whole(1, 64)))
+    .action((config: string | undefined, options: Options) => serve(environment, config, options))
+  return withExamples(
+    command,
+    'ovpn server',
+    'ovpn server /etc/openvpn/server/server.conf',
+    'ovpn server --host vpn.example.org --dir /etc/ovpn',
+  )
+}
+
+async function serve(
+  environment: Environment,
+  path: string | undefined,
+  options: Options,
+): Promise<void> {
+  const { dir, port, host, driver: kind, socket, netns, workers } = options
+  const missing = kind === 'own' ? missingForDriver() : []
+  if (missing.length > 0) throw new CliError(missing.join('\nand '))
+  const made =
+    path === undefined
+      ? await quickStart(environment, { folder: dir, port, hosts: host })
+      : undefined
+  const config = readServerConfig(await readSource(path ?? made!.config), files)
+  const log = (text: string) => environment.print(`${formatTime(environment.date())} ${text}`)
+  for (const { place, message } of config.notes) log(`${formatPlace(place)}: ${message}`)
+  if (netns !== undefined) environment.enterNetns(netns)
+  const driver = await attempt('cannot reach the driver', () =>
+    openDriverClient(kind, socket, { error: log, info: () => {}, debug: () => {} }),
+  )
+  let stop: () => void = () => {}
+  const stopped = new Promise<void>((resolve) => {
+    stop = resolve
+  })
+  environment.onInterrupt(stop)
+  try {
+    const running = await openConfiguredServer(driver.client, config, {
+      policy: announcing(log),
+      workers,
+      log,
+      failed: (error) => {
+        log(`the driver has failed: ${error instanceof Error ? error.message : String(error)}`)
+        stop()
+      },
+      signal: (name) => {
+        if (name === 'SIGTERM') stop()
+        else log(`${name}: not done yet`)
+      },
     })
+    for (const { protocol, address, port } of running.listening) {
+      log(`listening: ${protocol} ${formatEndpoint(address, port)}`)
+    }
+    log(`ready: ${running.data.name} ${addressesOf(config)}`)
+    if (made !== undefined) environment.print(instructions(made))
+    await stopped
+    await running.close()
+  } finally {
+    await driver.close()
+  }
+}
+
+function announcing(log: (text: string) => void): ServerPolicy {
+  return {
+    disconnected: (client, { bytesReceived, bytesSent, seconds }) => {
+      const moved = `${formatBytes(bytesReceived)} in, ${formatBytes(bytesSent)} out`
+      log(`${nameOf(client)}: gone after ${seconds} s; ${moved}`)
+    },
+  }
+}
+
+function nameOf({ commonName, protocol, remote }: ConnectedClient): string {
+  return `${commonName}/${realAddress({ protocol, remote })}`
+}
+
+function addressesOf({ ifconfig, ifconfigIpv6 }: ServerConfig): string {
+  return [ifconfig?.local, ifconfigIpv6?.local.address].filter(Boolean).join(' ')
+}
+
+function instructions({ folder, fresh }: QuickStart): string {
+  return `
+${fresh ? 'Made' : 'Using'} ${folder}: server.conf, certificates and keys, and client.ovpn, the profile of a first client.
+To connect, copy ${folder}/client.ovpn to the other machine, and there
+  with OpenVPN:             sudo openvpn --config client.ovpn
+  with this program:        sudo ovpn client client.ovpn
+  on a phone or a desktop:  import client.ovpn into OpenVPN Connect, Tunnelblick, NetworkManager ...
+Another client:             ovpn profile NAME --config ${folder}/server.conf --pki ${folder}/pki -o NAME.ovpn
+A client no more:           ovpn pki revoke NAME --dir ${folder}/pki
+Clients are shown here as they come and go. Ctrl-C ends the server.
+`
+}
+
+function whole(least: number, most: number): (text: string) => number {
+  return (text) => {
+    const number = /^\d+$/.test(text) ? Number(text) : Number.NaN
+    if (number >= least && number <= most) return number
+    throw new InvalidArgumentError(`Expected a number from ${least} to ${most}.`)
+  }
 }
