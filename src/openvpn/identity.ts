@@ -6,6 +6,7 @@ import { commonName, parseCertificate, readPem } from './certificate.ts'
 import { createVerifier, type PeerRules } from './certificates.ts'
 import type { TlsConfig } from './config/tls-config.ts'
 import { parseCrl } from './crl.ts'
+import { readPkcs12Certificates } from './pkcs12.ts'
 import type { PeerCertificates, TlsFactory } from './proto/tls-engine.ts'
 import { createTls } from './tls.ts'
 
@@ -36,9 +37,9 @@ const decode = (bytes: Uint8Array): string => new TextDecoder().decode(bytes)
 export function createIdentity(config: TlsConfig, options: IdentityOptions): TlsFactory {
   const { role, required, requested, unixSeconds, files } = options
   const { ca, cert, key, extraCerts, pkcs12, keyPassword } = config
-  const roots = rootsOf(config, files)
   const passphrase =
     options.passphrase ?? (typeof keyPassword === 'object' ? keyPassword.password : undefined)
+  const roots = rootsOf(config, files, passphrase)
   const rules: PeerRules = {
     peer: role === 'server' ? 'client' : 'server',
     required,
@@ -81,9 +82,13 @@ export function commonNameOf(config: TlsConfig, peer: PeerCertificates): string 
   throw new Error(`its certificate has no usable ${config.x509UsernameFields.join(' and ')}`)
 }
 
-function rootsOf(config: TlsConfig, files: FileWatch): Uint8Array[] {
-  const roots = config.ca === undefined ? [] : readPem(decode(config.ca.content), 'CERTIFICATE')
-  const { capath } = config
+function rootsOf(config: TlsConfig, files: FileWatch, passphrase?: string): Uint8Array[] {
+  const { ca, capath, pkcs12 } = config
+  const roots = ca === undefined ? [] : readPem(decode(ca.content), 'CERTIFICATE')
+  if (pkcs12 !== undefined && ca === undefined && capath === undefined) {
+    const brought = readPkcs12Certificates(pkcs12.content, passphrase)
+    return brought.filter((der) => parseCertificate(der).basicConstraints?.ca)
+  }
   if (capath === undefined) return roots
   for (const name of files.list(capath) ?? []) {
     const content = files.read(`${capath}/${name}`)
