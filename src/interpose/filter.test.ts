@@ -1,11 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import {
-  architecture,
-  type CallNumbers,
-  SECCOMP_RET_ALLOW,
-  SECCOMP_RET_USER_NOTIF,
-} from '../platform/seccomp.ts'
+import { SECCOMP_RET_ALLOW, SECCOMP_RET_USER_NOTIF } from '../platform/layout.ts'
+import { architecture, type CallNumbers } from '../platform/seccomp.ts'
 import { createFilter, FD_COUNT, FIRST_FD } from './filter.ts'
 
 const { audit, calls } = architecture!

@@ -2,14 +2,14 @@
  * Which system calls `ovpn run` takes part in, as a seccomp filter: opening a netlink socket, and what is then done with
  * a descriptor of the range in which such sockets are given out. All others run at full speed. Pure.
  */
-import { BPF, SOCK_FILTER } from '../platform/layout.ts'
 import {
-  architecture,
-  type CallNumbers,
+  BPF,
   SECCOMP_DATA,
   SECCOMP_RET_ALLOW,
   SECCOMP_RET_USER_NOTIF,
-} from '../platform/seccomp.ts'
+  SOCK_FILTER,
+} from '../platform/layout.ts'
+import { architecture, type CallNumbers } from '../platform/seccomp.ts'
 
 /**
  * Numbers of descriptors that netlink sockets get: rarely used by programs, and below 1024, beyond which select() does

@@ -5,11 +5,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import * as layout from './layout.ts'
+import { architecture } from './seccomp.ts'
 
 const INCLUDES = [
-  'errno.h fcntl.h poll.h sched.h stddef.h stdio.h net/if.h sys/epoll.h sys/eventfd.h sys/ioctl.h sys/mount.h sys/socket.h',
+  'errno.h fcntl.h poll.h sched.h stddef.h stdio.h net/if.h sys/epoll.h sys/eventfd.h sys/ioctl.h sys/mount.h sys/prctl.h sys/resource.h sys/socket.h sys/syscall.h',
   'sys/stat.h sys/uio.h netinet/in.h netinet/tcp.h netinet/udp.h linux/filter.h linux/if_tun.h linux/if_link.h',
-  'linux/inet_diag.h linux/netlink.h linux/net_namespace.h linux/rtnetlink.h linux/sock_diag.h linux/sockios.h linux/ethtool.h',
+  'linux/inet_diag.h linux/netlink.h linux/net_namespace.h linux/rtnetlink.h linux/sock_diag.h linux/sockios.h linux/ethtool.h linux/seccomp.h linux/audit.h',
 ]
 
 /** Structures: their C type, and the members that are not called what we call them. */
@@ -93,6 +94,10 @@ const structures: { [name: string]: [type: string, members: { [ours: string]: st
       cookie: 'id.idiag_cookie',
     },
   ],
+  SECCOMP_DATA: ['struct seccomp_data', {}],
+  SECCOMP_NOTIF: ['struct seccomp_notif', { nr: 'data.nr', arch: 'data.arch', args: 'data.args' }],
+  SECCOMP_NOTIF_RESP: ['struct seccomp_notif_resp', {}],
+  SECCOMP_NOTIF_ADDFD: ['struct seccomp_notif_addfd', { newfdFlags: 'newfd_flags' }],
   INET_DIAG_REQ: [
     'struct inet_diag_req_v2',
     {
@@ -150,6 +155,21 @@ function facts(): Fact[] {
   })
 }
 
+/** Numbers of system calls of this processor: `rtSigaction` is `__NR_rt_sigaction`. */
+function callNumbers(): Fact[] {
+  if (architecture === undefined) return []
+  const { audit, calls, ...more } = architecture
+  const name = process.arch === 'arm64' ? 'AUDIT_ARCH_AARCH64' : 'AUDIT_ARCH_X86_64'
+  const numbers = Object.entries({ ...calls, ...more }) as [string, number | undefined][]
+  return [
+    { name, expression: name, value: audit },
+    ...numbers.flatMap(([call, value]): Fact[] => {
+      const inC = call.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
+      return value === undefined ? [] : [{ name: call, expression: `__NR_${inC}`, value }]
+    }),
+  ]
+}
+
 function inC(full: string, name: string, member: string): string {
   const other = expressions[full]
   if (other !== undefined) return other
@@ -192,7 +212,7 @@ const gcc = spawnSync('gcc', ['--version']).status === 0
 const skip = gcc ? false : 'gcc is not installed'
 
 describe('the layout of C structures, and constants', { skip }, () => {
-  const all = facts()
+  const all = [...facts(), ...callNumbers()]
   const system = gcc ? compiled(all) : new Map<string, number>()
   for (const { name, value } of all) {
     it(`${name} is ${value}`, () => assert.equal(value, system.get(name)))

@@ -256,3 +256,28 @@ export const SKNLGRP_INET_TCP_DESTROY = 1
 export const SKNLGRP_INET_UDP_DESTROY = 2
 export const SKNLGRP_INET6_TCP_DESTROY = 3
 export const SKNLGRP_INET6_UDP_DESTROY = 4
+
+export const PR_SET_NO_NEW_PRIVS = 38
+export const PR_SET_PTRACER = 0x59616d61
+export const RLIMIT_NOFILE = 7
+
+/** What a filter sees of a call; arguments are 8 bytes each, the lower half first. */
+export const SECCOMP_DATA = { nr: 0, arch: 4, args: 16 } as const
+export const SECCOMP_NOTIF = { id: 0, pid: 8, nr: 16, arch: 20, args: 32, size: 80 } as const
+export const SECCOMP_NOTIF_RESP = { id: 0, val: 8, error: 16, flags: 20, size: 24 } as const
+export const SECCOMP_NOTIF_ADDFD = {
+  ...{ id: 0, flags: 8, srcfd: 12, newfd: 16, newfdFlags: 20 },
+  size: 24,
+} as const
+export const SECCOMP_RET_ALLOW = 0x7fff0000
+export const SECCOMP_RET_USER_NOTIF = 0x7fc00000
+export const SECCOMP_SET_MODE_FILTER = 1
+export const SECCOMP_FILTER_FLAG_NEW_LISTENER = 1 << 3
+export const SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV = 1 << 5
+export const SECCOMP_IOCTL_NOTIF_RECV = 0xc0502100
+export const SECCOMP_IOCTL_NOTIF_SEND = 0xc0182101
+export const SECCOMP_IOCTL_NOTIF_ID_VALID = 0x40082102
+export const SECCOMP_IOCTL_NOTIF_ADDFD = 0x40182103
+export const SECCOMP_USER_NOTIF_FLAG_CONTINUE = 1
+export const SECCOMP_ADDFD_FLAG_SETFD = 1
+export const SECCOMP_ADDFD_FLAG_SEND = 2

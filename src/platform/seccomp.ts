@@ -6,9 +6,30 @@
  */
 
 import { check, OsError } from './error.ts'
-import { E, POLLFD, POLLIN, SOCK_FPROG } from './layout.ts'
+import {
+  E,
+  POLLFD,
+  POLLIN,
+  PR_SET_NO_NEW_PRIVS,
+  PR_SET_PTRACER,
+  RLIMIT_NOFILE,
+  SECCOMP_ADDFD_FLAG_SEND,
+  SECCOMP_ADDFD_FLAG_SETFD,
+  SECCOMP_FILTER_FLAG_NEW_LISTENER,
+  SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
+  SECCOMP_IOCTL_NOTIF_ADDFD,
+  SECCOMP_IOCTL_NOTIF_ID_VALID,
+  SECCOMP_IOCTL_NOTIF_RECV,
+  SECCOMP_IOCTL_NOTIF_SEND,
+  SECCOMP_NOTIF,
+  SECCOMP_NOTIF_ADDFD,
+  SECCOMP_NOTIF_RESP,
+  SECCOMP_SET_MODE_FILTER,
+  SECCOMP_USER_NOTIF_FLAG_CONTINUE,
+  SOCK_FPROG,
+} from './layout.ts'
 import { openLibc } from './libc.ts'
-import { type Block, blockOf, blockOfText, createBlock } from './memory.ts'
+import { blockOf, createBlock } from './memory.ts'
 import type { Syscalls } from './syscalls.ts'
 
 /** Numbers of system calls, by the process's architecture; undefined where it has none of that name. */
@@ -73,30 +94,6 @@ function here(): Architecture {
   if (architecture === undefined) throw new Error(`no system call numbers for ${process.arch}`)
   return architecture
 }
-
-/** What a filter sees of a call (`seccomp_data`); arguments are 8 bytes each, the lower half first. */
-export const SECCOMP_DATA = { nr: 0, arch: 4, args: 16 } as const
-export const SECCOMP_RET_ALLOW = 0x7fff0000
-export const SECCOMP_RET_USER_NOTIF = 0x7fc00000
-
-const SECCOMP_SET_MODE_FILTER = 1
-const SECCOMP_FILTER_FLAG_NEW_LISTENER = 1 << 3
-const SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV = 1 << 5
-const NOTIF_RECV = 0xc0502100
-const NOTIF_SEND = 0xc0182101
-const NOTIF_ID_VALID = 0x40082102
-const NOTIF_ADDFD = 0x40182103
-const USER_NOTIF_FLAG_CONTINUE = 1
-const ADDFD_FLAG_SETFD = 1
-const ADDFD_FLAG_SEND = 2
-/** `seccomp_notif`, `seccomp_notif_resp` and `seccomp_notif_addfd`. */
-const NOTIF = { id: 0, pid: 8, nr: 16, arch: 20, args: 32, size: 80 } as const
-const RESP = { id: 0, val: 8, error: 16, flags: 20, size: 24 } as const
-const ADDFD = { id: 0, flags: 8, srcfd: 12, newfd: 16, newfdFlags: 20, size: 24 } as const
-
-const PR_SET_NO_NEW_PRIVS = 38
-const PR_SET_PTRACER = 0x59616d61
-const RLIMIT_NOFILE = 7
 
 /**
  * Installs a filter in the calling thread, for good, and for all that it starts.
@@ -182,25 +179,29 @@ export function execute(
   environment: Uint8Array,
   os: Syscalls = openLibc(),
 ): number {
-  const file = blockOfText(path)
-  const argv = pointers(args.map((arg) => blockOfText(arg)))
-  const block = blockOf(environment)
-  const starts: number[] = []
-  for (let at = 0; at < environment.length; at = environment.indexOf(0, at) + 1) {
-    if (environment.indexOf(0, at) < 0) break
-    starts.push(block.base + at)
+  const strings = [path, ...args].map((text) => Buffer.from(`${text}\0`))
+  const entries = environment.filter((byte) => byte === 0).length
+  const table = 8 * (args.length + 1 + entries + 1)
+  const text = Buffer.concat([...strings, environment])
+  // One piece of memory, held until the call is over: nothing else may keep what it points to.
+  const image = createBlock(table + text.length)
+  image.u8.set(text, table)
+  let at = table + strings[0]!.length
+  let slot = 0
+  const point = (count: number) => {
+    for (let i = 0; i < count; i++, slot += 8) {
+      image.view.setBigUint64(slot, BigInt(image.base + at), true)
+      at = image.u8.indexOf(0, at) + 1
+    }
+    slot += 8 // NULL
   }
-  const envp = createBlock(8 * (starts.length + 1))
-  for (const [i, start] of starts.entries()) envp.view.setBigUint64(8 * i, BigInt(start), true)
-  const failed = os.syscall(here().execve, file.base, argv.table.base, envp.base, 0, 0, 0)
-  return argv.kept.length > 0 ? failed : failed // what the call was given lives as long as it
-}
-
-/** A NULL-terminated array of addresses, and what it points to. */
-function pointers(blocks: readonly Block[]): { table: Block; kept: readonly Block[] } {
-  const table = createBlock(8 * (blocks.length + 1))
-  for (const [i, { base }] of blocks.entries()) table.view.setBigUint64(8 * i, BigInt(base), true)
-  return { table, kept: blocks }
+  point(args.length)
+  const environmentAt = slot
+  point(entries)
+  const file = image.base + table
+  const failed = os.syscall(here().execve, file, image.base, image.base + environmentAt, 0, 0, 0)
+  image.u8.fill(0)
+  return failed
 }
 
 /** A call of another process that waits for its answer. */
@@ -219,9 +220,9 @@ export interface TrappedCall {
 export class Listener implements Disposable {
   readonly fd: number
   readonly #os: Syscalls
-  readonly #call = createBlock(NOTIF.size)
-  readonly #response = createBlock(RESP.size)
-  readonly #addition = createBlock(ADDFD.size)
+  readonly #call = createBlock(SECCOMP_NOTIF.size)
+  readonly #response = createBlock(SECCOMP_NOTIF_RESP.size)
+  readonly #addition = createBlock(SECCOMP_NOTIF_ADDFD.size)
   readonly #id = createBlock(8)
   readonly #poll = createBlock(POLLFD.size)
 
@@ -238,13 +239,13 @@ export class Listener implements Disposable {
     const events = this.#poll.view.getInt16(POLLFD.revents, true)
     if ((events & POLLIN) === 0) return 'ended'
     this.#call.u8.fill(0)
-    if (this.#os.ioctl(this.fd, NOTIF_RECV, this.#call.base) < 0) return 'none' // it was killed meanwhile
+    if (this.#os.ioctl(this.fd, SECCOMP_IOCTL_NOTIF_RECV, this.#call.base) < 0) return 'none' // it was killed meanwhile
     const { view } = this.#call
-    const places = [0, 1, 2, 3, 4, 5].map((i) => NOTIF.args + 8 * i)
+    const places = [0, 1, 2, 3, 4, 5].map((i) => SECCOMP_NOTIF.args + 8 * i)
     return {
-      id: view.getBigUint64(NOTIF.id, true),
-      tid: view.getUint32(NOTIF.pid, true),
-      nr: view.getInt32(NOTIF.nr, true),
+      id: view.getBigUint64(SECCOMP_NOTIF.id, true),
+      tid: view.getUint32(SECCOMP_NOTIF.pid, true),
+      nr: view.getInt32(SECCOMP_NOTIF.nr, true),
       args: places.map((at) => Number(view.getBigUint64(at, true))),
       ints: places.map((at) => view.getInt32(at, true)),
     }
@@ -253,7 +254,7 @@ export class Listener implements Disposable {
   /** Whether the call still waits: only then does its thread's id mean that thread. */
   waits(call: TrappedCall): boolean {
     this.#id.view.setBigUint64(0, call.id, true)
-    return this.#os.ioctl(this.fd, NOTIF_ID_VALID, this.#id.base) >= 0
+    return this.#os.ioctl(this.fd, SECCOMP_IOCTL_NOTIF_ID_VALID, this.#id.base) >= 0
   }
 
   /** Has the call return `value`; false when nobody waits for it any more. */
@@ -268,7 +269,7 @@ export class Listener implements Disposable {
 
   /** Has the kernel carry the call out. */
   pass(call: TrappedCall): boolean {
-    return this.#respond(call, 0, 0, USER_NOTIF_FLAG_CONTINUE)
+    return this.#respond(call, 0, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE)
   }
 
   /**
@@ -284,12 +285,16 @@ export class Listener implements Disposable {
     options: { cloexec: boolean; answer: boolean },
   ): number {
     const { view } = this.#addition
-    view.setBigUint64(ADDFD.id, call.id, true)
-    view.setUint32(ADDFD.flags, ADDFD_FLAG_SETFD | (options.answer ? ADDFD_FLAG_SEND : 0), true)
-    view.setUint32(ADDFD.srcfd, fd, true)
-    view.setUint32(ADDFD.newfd, at, true)
-    view.setUint32(ADDFD.newfdFlags, options.cloexec ? 0o2000000 : 0, true)
-    return this.#os.ioctl(this.fd, NOTIF_ADDFD, this.#addition.base)
+    view.setBigUint64(SECCOMP_NOTIF_ADDFD.id, call.id, true)
+    view.setUint32(
+      SECCOMP_NOTIF_ADDFD.flags,
+      SECCOMP_ADDFD_FLAG_SETFD | (options.answer ? SECCOMP_ADDFD_FLAG_SEND : 0),
+      true,
+    )
+    view.setUint32(SECCOMP_NOTIF_ADDFD.srcfd, fd, true)
+    view.setUint32(SECCOMP_NOTIF_ADDFD.newfd, at, true)
+    view.setUint32(SECCOMP_NOTIF_ADDFD.newfdFlags, options.cloexec ? 0o2000000 : 0, true)
+    return this.#os.ioctl(this.fd, SECCOMP_IOCTL_NOTIF_ADDFD, this.#addition.base)
   }
 
   [Symbol.dispose](): void {
@@ -298,11 +303,11 @@ export class Listener implements Disposable {
 
   #respond(call: TrappedCall, value: number, error: number, flags: number): boolean {
     const { view } = this.#response
-    view.setBigUint64(RESP.id, call.id, true)
-    view.setBigInt64(RESP.val, BigInt(value), true)
-    view.setInt32(RESP.error, error, true)
-    view.setUint32(RESP.flags, flags, true)
-    return this.#os.ioctl(this.fd, NOTIF_SEND, this.#response.base) >= 0
+    view.setBigUint64(SECCOMP_NOTIF_RESP.id, call.id, true)
+    view.setBigInt64(SECCOMP_NOTIF_RESP.val, BigInt(value), true)
+    view.setInt32(SECCOMP_NOTIF_RESP.error, error, true)
+    view.setUint32(SECCOMP_NOTIF_RESP.flags, flags, true)
+    return this.#os.ioctl(this.fd, SECCOMP_IOCTL_NOTIF_SEND, this.#response.base) >= 0
   }
 }
 
