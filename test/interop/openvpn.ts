@@ -200,7 +200,7 @@ export async function ping(
   count = 5,
   more: string[] = [],
 ): Promise<number> {
-  const args = ['netns', 'exec', from.name, 'ping', '-n', '-q', '-i', '0.1', '-W', '2']
+  const args = ['netns', 'exec', from.name, 'ping', '-n', '-q', '-i', '0.1', '-W', '5']
   const { stdout } = await run('ip', [...args, '-c', String(count), ...more, to])
   return Number(/([\d.]+)% packet loss/.exec(stdout)?.[1] ?? 100)
 }
@@ -212,7 +212,7 @@ export async function reached(lab: Lab): Promise<void> {
 
 /** Resolves with the first packet through, from anywhere to any address. */
 export async function answers(from: TestNetns, to: string): Promise<void> {
-  for (let i = 0; i < 20; i++) if ((await ping(from, to, 1)) === 0) return
+  for (let i = 0; i < 40; i++) if ((await ping(from, to, 1, ['-W', '1'])) === 0) return
   assert.fail(`no packet got through to ${to}`)
 }
 
@@ -233,10 +233,10 @@ export interface Ends {
   address: string
 }
 
-/** One TCP stream of `bytes`; what was received. */
-export async function transfer(ends: Ends, bytes: number): Promise<number> {
+/** One TCP stream of `bytes`; fails where they do not arrive. Some MB may be under way when iperf3 looks. */
+export async function transfer(ends: Ends, bytes = 2e7): Promise<void> {
   const received = await stream(ends, ['-n', String(bytes)])
-  return received.bytes
+  assert.ok(received.bytes > bytes / 2, `${received.bytes} bytes of ${bytes} arrived`)
 }
 
 interface Received {
@@ -261,4 +261,11 @@ async function stream({ from, to, address }: Ends, options: string[]): Promise<R
 /** How often OpenVPN has said it. */
 export function times(running: Running, pattern: RegExp): number {
   return (running.stdout.match(new RegExp(pattern, 'g')) ?? []).length
+}
+
+/** Has a host pass packets on between its interfaces. */
+export function forward({ name }: TestNetns): void {
+  const settings = ['ipv4/ip_forward', 'ipv6/conf/all/forwarding']
+  const script = settings.map((setting) => `echo 1 >/proc/sys/net/${setting}`).join('; ')
+  execFileSync('ip', ['netns', 'exec', name, 'sh', '-c', script])
 }
