@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict'
-import { execFileSync, spawnSync } from 'node:child_process'
+import { execFileSync, spawn, spawnSync } from 'node:child_process'
+import { createSocket } from 'node:dgram'
+import { once } from 'node:events'
 import {
   existsSync,
   mkdirSync,
@@ -248,5 +250,93 @@ describe('OpenSSL', { skip: withoutOpenssl }, () => {
     const revoked = verify('sslclient', join(pki.directory, 'revoked', `b-${serial}.crt`))
     assert.match(revoked.stderr, /certificate revoked/)
     assert.match(verify('sslserver', server.certificate).stdout, /OK/)
+  })
+})
+
+const withoutOpenvpn =
+  spawnSync('openvpn', ['--version']).error === undefined ? false : 'there is no openvpn here'
+
+/** Two ports that nobody had a moment ago. */
+async function freePorts(): Promise<[number, number]> {
+  const sockets = [createSocket('udp4'), createSocket('udp4')]
+  const ports = sockets.map(async (socket) => {
+    socket.bind(0, '127.0.0.1')
+    await once(socket, 'listening')
+    return socket.address().port
+  })
+  const found = await Promise.all(ports)
+  for (const socket of sockets) socket.close()
+  return found as [number, number]
+}
+
+describe('OpenVPN', { skip: withoutOpenvpn }, () => {
+  /** What an OpenVPN server and a client with a certificate and a key say until one of them has seen enough. */
+  async function meet(pki: Pki, certificate: string, key: string): Promise<string> {
+    const { ca, crl, ...server } = pki.files('server')
+    const ports = await freePorts()
+    const start = (role: 'server' | 'client', own: number, peer: number, more: string[]) => {
+      const where = [
+        '--local',
+        '127.0.0.1',
+        '--lport',
+        String(own),
+        '--remote',
+        '127.0.0.1',
+        '--rport',
+        String(peer),
+      ]
+      const other = role === 'server' ? 'client' : 'server'
+      const options = [
+        '--dev',
+        'null',
+        '--ifconfig-noexec',
+        `--tls-${role}`,
+        '--ca',
+        ca,
+        '--remote-cert-tls',
+        other,
+      ]
+      return spawn('openvpn', [...where, ...options, '--verb', '3', ...more])
+    }
+    const own = ['--cert', server.certificate, '--key', server.key, '--dh', 'none']
+    const ends = [
+      start('server', ports[0], ports[1], [...own, '--crl-verify', crl]),
+      start('client', ports[1], ports[0], [
+        '--cert',
+        certificate,
+        '--key',
+        key,
+        '--verify-x509-name',
+        'server',
+        'name',
+      ]),
+    ]
+    let said = ''
+    try {
+      await new Promise<void>((resolve, reject) => {
+        setTimeout(() => reject(new Error(`nothing came of it: ${said}`)), 30_000).unref()
+        for (const { stdout } of ends) {
+          stdout.on('data', (text: Buffer) => {
+            said += text
+            const done = said.split('Peer Connection Initiated').length > 2
+            if (done || said.includes('VERIFY ERROR')) resolve()
+          })
+        }
+      })
+    } finally {
+      for (const end of ends) end.kill()
+    }
+    return said
+  }
+
+  it('accepts what it makes at both ends, and refuses what is revoked', async () => {
+    const pki = await Pki.create(freshPath())
+    await pki.issue('server', 'server')
+    const { certificate, key } = await pki.issue('client', 'client')
+    assert.match(await meet(pki, certificate, key), /VERIFY OK: depth=0, CN=client/)
+    const [serial] = await pki.revoke('client')
+    const place = join(pki.directory, 'revoked', `client-${serial}`)
+    const said = await meet(pki, `${place}.crt`, `${place}.key`)
+    assert.match(said, /certificate revoked: CN=client/)
   })
 })
