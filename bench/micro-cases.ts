@@ -6,12 +6,19 @@ import { addressWords, Endpoint } from '../src/driver/core/address.ts'
 import { AddressMap } from '../src/driver/core/address-map.ts'
 import type { AeadCipher } from '../src/driver/core/aead.ts'
 import { Engine, type EngineSink } from '../src/driver/core/engine.ts'
+import type { KeyFormat } from '../src/driver/core/key-slot.ts'
 import { openCiphers } from '../src/platform/ciphers.ts'
 import { openIpsecMb } from '../src/platform/ipsec-mb.ts'
 import { openLibcrypto } from '../src/platform/libcrypto.ts'
 import { createMemory } from '../src/platform/memory.ts'
 import { ReplayWindow } from '../src/wire/packet-id.ts'
 import { buildPiece, packet, UDP } from '../test/sim/packets.ts'
+
+/** Which key packets are sealed with. */
+interface KeyKind {
+  cipher: AeadCipher
+  format: KeyFormat
+}
 
 /** Does the thing for `packets` packets and returns something that depends on all of it. */
 type Work = (packets: number) => number
@@ -64,17 +71,15 @@ for (const bytes of SIZES) {
 cases.set('address map, 10,000 peers', { packets: 1_000_000, work: addressWork })
 cases.set('replay window, in order', { packets: 2_000_000, work: () => replayWork(false) })
 cases.set('replay window, neighbours swapped', { packets: 2_000_000, work: () => replayWork(true) })
-for (const cipher of ['aes-256-gcm', 'chacha20-poly1305'] as const) {
-  cases.set(`send ${cipher}, TSO`, { packets: 46_000, work: () => sendWork(cipher, true) })
-  cases.set(`send ${cipher}, 64`, { packets: 50_000, work: () => sendWork(cipher, false) })
-  cases.set(`send and receive ${cipher}, TSO`, {
-    packets: 46_000,
-    work: () => roundWork(cipher, true),
-  })
-  cases.set(`send and receive ${cipher}, 64`, {
-    packets: 50_000,
-    work: () => roundWork(cipher, false),
-  })
+for (const [key, name] of [
+  [{ cipher: 'aes-256-gcm', format: 'classic' }, 'aes-256-gcm'],
+  [{ cipher: 'chacha20-poly1305', format: 'classic' }, 'chacha20-poly1305'],
+  [{ cipher: 'aes-256-gcm', format: 'epoch' }, 'aes-256-gcm with epochs'],
+] as const) {
+  cases.set(`send ${name}, TSO`, { packets: 46_000, work: () => sendWork(key, true) })
+  cases.set(`send ${name}, 64`, { packets: 50_000, work: () => sendWork(key, false) })
+  cases.set(`send and receive ${name}, TSO`, { packets: 46_000, work: () => roundWork(key, true) })
+  cases.set(`send and receive ${name}, 64`, { packets: 50_000, work: () => roundWork(key, false) })
 }
 cases.set('send aes-256-gcm, 64, 10,000 peers', { packets: 50_000, work: manyPeersWork })
 
@@ -179,7 +184,7 @@ interface Path {
 }
 
 /** `receive`: what the near end sends is opened and delivered at the far end. */
-function createPath(cipher: AeadCipher, piece: Uint8Array, receive: boolean): Path {
+function createPath(key: KeyKind, piece: Uint8Array, receive: boolean): Path {
   const memory = createMemory({ bytes: 8 << 20 })
   const provider = openCiphers(memory, () => performance.now())
   const area = memory.area(VNET_BYTES + 65536, 64)
@@ -205,7 +210,7 @@ function createPath(cipher: AeadCipher, piece: Uint8Array, receive: boolean): Pa
   })
   for (const engine of [near, far]) {
     addPeer(engine, 1)
-    addKey(engine, 1, cipher)
+    addKey(engine, 1, key)
   }
   return {
     near,
@@ -230,17 +235,13 @@ function addPeer(engine: Engine, handle: number, vpnIpv4?: string): void {
   )
 }
 
-function addKey(engine: Engine, handle: number, cipher: AeadCipher): void {
+function addKey(engine: Engine, handle: number, key: KeyKind): void {
   const direction = () => ({
-    cipherKey: new Uint8Array(cipher === 'aes-128-gcm' ? 16 : 32).fill(handle),
+    cipherKey: new Uint8Array(32).fill(handle),
     nonceTail: new Uint8Array(8).fill(9),
   })
-  engine.installKey(
-    handle,
-    'primary',
-    { keyId: 0, cipher, encrypt: direction(), decrypt: direction() },
-    0,
-  )
+  const config = { ...key, keyId: 0, encrypt: direction(), decrypt: direction() }
+  engine.installKey(handle, 'primary', config, 0)
 }
 
 function pieceOf(train: boolean): { piece: Uint8Array; packets: number } {
@@ -253,18 +254,18 @@ function pieceOf(train: boolean): { piece: Uint8Array; packets: number } {
   return { piece: buildPiece(packet({ payload, tcpOptions }), SEGMENT_BYTES), packets: SEGMENTS }
 }
 
-function sendWork(cipher: AeadCipher, train: boolean): Work {
+function sendWork(key: KeyKind, train: boolean): Work {
   const { piece, packets: each } = pieceOf(train)
-  const path = createPath(cipher, piece, false)
+  const path = createPath(key, piece, false)
   return (packets) => {
     for (let i = 0; i < packets; i += each) path.send()
     return path.near.stats().txPackets
   }
 }
 
-function roundWork(cipher: AeadCipher, train: boolean): Work {
+function roundWork(key: KeyKind, train: boolean): Work {
   const { piece, packets: each } = pieceOf(train)
-  const path = createPath(cipher, piece, true)
+  const path = createPath(key, piece, true)
   return (packets) => {
     const before = path.delivered()
     for (let i = 0; i < packets; i += each) path.send()
@@ -287,7 +288,7 @@ function manyPeersWork(): Work {
   const address = (i: number) => `10.8.${i >> 8}.${i & 255}`
   for (let i = 1; i <= peers; i++) {
     addPeer(engine, i, address(i))
-    addKey(engine, i, 'aes-256-gcm')
+    addKey(engine, i, { cipher: 'aes-256-gcm', format: 'classic' })
   }
   const { piece } = pieceOf(false)
   const area = memory.area(VNET_BYTES + 2048, 64)
