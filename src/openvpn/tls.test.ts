@@ -4,6 +4,7 @@ import { Duplex } from 'node:stream'
 import { describe, it } from 'node:test'
 import tls from 'node:tls'
 import { type Issued, issue } from '../../test/certificates.ts'
+import { Random } from '../../test/random.ts'
 import { createVerifier, type PeerRules } from './certificates.ts'
 import type { PeerCertificates, TlsEngine, TlsEvents } from './proto/tls-engine.ts'
 import { createTls, opensslNames, TlsError, type TlsSettings } from './tls.ts'
@@ -302,6 +303,44 @@ describe('handshakes that fail', () => {
     await end.until(() => end.error !== undefined)
     assert.equal(end.error?.code, 'TLS_CLOSED')
     peer.destroy()
+  })
+})
+
+describe('hostile peers', () => {
+  it('bytes changed anywhere in a handshake: an error at most, and never another', async () => {
+    const random = new Random(13)
+    let failed = 0
+    for (let round = 0; round < 120; round++) {
+      const own = settingsOf(server, { maxVersion: round % 2 === 0 ? '1.2' : '1.3' })
+      const ends = pair(own)
+      const victim = round % 4 < 2 ? ends.server : ends.client
+      let at = random.below(3000)
+      const receive = victim.engine.receive.bind(victim.engine)
+      victim.engine.receive = (bytes) => {
+        const changed = Uint8Array.from(bytes)
+        if (at >= 0 && at < changed.length) changed[at]! ^= 1 + random.below(255)
+        at -= changed.length
+        receive(changed)
+      }
+      // An end that waits for bytes which were told to be more than there are waits for ever: that is for timers.
+      const deadline = Date.now() + 300
+      const open = () => [ends.server, ends.client].some((end) => !end.peer && !end.error)
+      while (open() && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 5))
+      if (ends.server.error || ends.client.error) failed++
+      close(ends)
+    }
+    assert.ok(failed > 30, `${failed} handshakes failed`)
+  })
+
+  it('rules that throw let nobody in', async () => {
+    const verify = () => {
+      throw new Error('a file is gone')
+    }
+    const ends = pair(settingsOf(server, { verify }))
+    await ends.server.until(() => ends.server.error !== undefined)
+    assert.equal(ends.server.peer, undefined)
+    assert.match(ends.server.error?.message ?? '', /cannot be checked: a file is gone/)
+    ends.client.engine.close()
   })
 })
 

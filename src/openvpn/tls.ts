@@ -258,15 +258,16 @@ class NodeTls implements TlsEngine {
   #handshakeDone(): void {
     if (this.#events === undefined || this.#established) return
     this.#established = true
-    const chain = peerChain(this.#socket)
-    const problem = this.#settings.verify(chain)
-    this.#tell((to) =>
-      to.established({
-        chain,
-        verified: problem === undefined,
-        ...(problem !== undefined && { problem }),
-      }),
-    )
+    try {
+      const chain = peerChain(this.#socket)
+      const problem = this.#settings.verify(chain)
+      const verified = problem === undefined
+      this.#tell((to) => to.established({ chain, verified, ...(!verified && { problem }) }))
+    } catch (cause) {
+      // Whatever the peer sent to get here: nobody is let in because of it.
+      const what = `the peer's certificates cannot be checked: ${(cause as Error).message}`
+      this.#fail(new TlsError('TLS_PROTOCOL', what, cause))
+    }
   }
 
   #fail(error: TlsError): void {
