@@ -156,7 +156,7 @@ export class VirtualSocket {
     this.#tellPort()
     const news = this.#takeNews()
     try {
-      return await this.#carryOut(all, privileged)
+      return await this.#carryOut(all, privileged, news)
     } finally {
       this.queue.push(...news)
       if (news.length > 0) this.#options.arrived()
@@ -175,13 +175,15 @@ export class VirtualSocket {
     return news
   }
 
-  async #carryOut(all: readonly Message[], privileged: boolean): Promise<number> {
+  /** Adds to `news` what arrives before an answer that is more than an acknowledgement. */
+  async #carryOut(all: readonly Message[], privileged: boolean, news: Arrival[]): Promise<number> {
     for (const one of all) {
       const answers = this.#isOurs(one) ? await this.#ask(one) : undefined
       if (answers !== undefined && !this.#isForKernel(one, answers)) {
         const isDone = this.#options.families.has(one.type) && refusalOf(answers) === 0
         const isDump = (one.flags & NLM_F.DUMP) === NLM_F.DUMP
         if (isDone && !isDump) await this.#options.done(one.type, one.payload)
+        if (isDump || answers.some((bytes) => this.#isReply(bytes))) news.push(...this.#takeNews())
         // As many answers as a dump has, but not those of a program that never reads.
         if (this.#isFull) this.#fail(E.ENOBUFS)
         else for (const bytes of answers) this.#push({ bytes, from: KERNEL })
@@ -193,6 +195,12 @@ export class VirtualSocket {
       }
     }
     return 0
+  }
+
+  /** Whether it holds what was asked of one of the driver's families. */
+  #isReply(datagram: Uint8Array): boolean {
+    const [first] = messages(datagram)
+    return first !== undefined && this.#options.families.has(first.type)
   }
 
   #isOurs({ type, flags }: Message): boolean {
