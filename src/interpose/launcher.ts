@@ -37,7 +37,8 @@ const READY = 'R'
 const GO = 'G'
 const REFUSED = 'E'
 
-const PATIENCE_MS = 15_000
+/** For the supervisor to come up: an emulated machine on a busy one has taken more than 15 s. */
+const PATIENCE_MS = 60_000
 const DEFAULT_LIMIT = 1024
 /** Ignored by Bun, for itself. */
 const SIGNALS = [osConstants.signals.SIGPIPE, osConstants.signals.SIGXFSZ]
