@@ -100,7 +100,7 @@ async function serve(
     for (const { protocol, address, port } of running.listening) {
       log(`listening: ${protocol} ${formatEndpoint(address, port)}`)
     }
-    log(`ready: ${running.data.name} ${addressesOf(config)}`)
+    log(`Initialization Sequence Completed: ${running.data.name} ${addressesOf(config)}`)
     if (made !== undefined) environment.print(instructions(made))
     await stopped
     await running.close()

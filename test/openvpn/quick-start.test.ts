@@ -102,7 +102,7 @@ describe('a server from nothing', { skip: withoutProgram('2.6') }, () => {
 
   it('refuses a client whose certificate was revoked', async () => {
     const served = at(server, OVPN, 'server')
-    await served.says(/ready:/)
+    await served.says(STARTED)
     const revoked = await run(OVPN, ['pki', 'revoke', 'client', '--dir', 'ovpn-server/pki'], {
       cwd: folder,
     })
