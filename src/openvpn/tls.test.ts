@@ -1,7 +1,12 @@
 import assert from 'node:assert/strict'
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { KeyObject } from 'node:crypto'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { connect } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { Duplex } from 'node:stream'
-import { describe, it } from 'node:test'
+import { after, before, describe, it } from 'node:test'
 import tls from 'node:tls'
 import { type Issued, issue } from '../../test/certificates.ts'
 import { Random } from '../../test/random.ts'
@@ -15,6 +20,7 @@ const server = await issue('CN=server', { by: root })
 const client = await issue('CN=client', { by: root })
 const deep = await issue('CN=deep', { by: middle })
 const stranger = await issue('CN=stranger', { by: await issue('CN=Root', { ca: true }) })
+const foreign = await issue('CN=foreign', { by: await issue('CN=Other', { ca: true }) })
 const expired = await issue('CN=expired', { by: root, from: -10, to: -1 })
 
 const verifierOf = (rules: Partial<PeerRules>) =>
@@ -304,6 +310,63 @@ describe('handshakes that fail', () => {
     assert.equal(end.error?.code, 'TLS_CLOSED')
     peer.destroy()
   })
+})
+
+const withoutOpenssl =
+  spawnSync('openssl', ['version']).error === undefined ? false : 'there is no openssl here'
+
+describe('what OpenSSL says to our certificate', { skip: withoutOpenssl }, () => {
+  const folder = mkdtempSync(join(tmpdir(), 'ovpn-tls-'))
+  const file = (name: string, text: string) => {
+    writeFileSync(join(folder, name), text)
+    return join(folder, name)
+  }
+  let openssl: ChildProcess
+  let port = 0
+  before(async () => {
+    const own = [
+      '-cert',
+      file('own.pem', server.pem + server.key),
+      '-CAfile',
+      file('ca.pem', root.pem),
+    ]
+    const rules = ['-Verify', '3', '-verify_return_error', '-accept', '127.0.0.1:0']
+    openssl = spawn('openssl', ['s_server', ...own, ...rules], {
+      stdio: ['pipe', 'pipe', 'ignore'],
+    })
+    let said = ''
+    for await (const text of openssl.stdout!) {
+      said += text
+      port = Number(/ACCEPT .*:(\d+)/.exec(said)?.[1] ?? 0)
+      if (port > 0) break
+    }
+  })
+  after(() => {
+    openssl.kill()
+    rmSync(folder, { recursive: true })
+  })
+
+  const rows: [own: Issued | undefined, message: RegExp, why: string][] = [
+    [foreign, /unknown ca \(it does not know the authority/, 'of another authority'],
+    [stranger, /decrypt error \(a signature is wrong/, 'of another authority of the same name'],
+    [expired, /certificate expired \(our certificate is expired/, 'expired'],
+    [undefined, /it wants a certificate, and we have none/, 'none'],
+  ]
+  for (const maxVersion of ['1.2', '1.3'] as const) {
+    for (const [own, message, why] of rows) {
+      it(`TLS ${maxVersion}: ${why}`, async () => {
+        const verify = verifierOf({ peer: 'server' })
+        const end = new End('client', settingsOf(own, { maxVersion, verify }))
+        const socket = connect(port, '127.0.0.1')
+        end.ciphertext = (bytes) => void socket.write(Uint8Array.from(bytes))
+        socket.on('data', (bytes) => end.engine.receive(bytes))
+        await end.until(() => end.error !== undefined)
+        assert.equal(end.error?.code, 'TLS_ALERT')
+        assert.match(end.error?.message ?? '', message)
+        socket.destroy()
+      })
+    }
+  }
 })
 
 describe('hostile peers', () => {

@@ -204,7 +204,7 @@ class NodeTls implements TlsEngine {
       this.#socket.on('secureConnect', () => this.#handshakeDone())
     }
     this.#socket.on('data', (bytes: Buffer) => this.#tell((to) => to.plaintext(bytes)))
-    this.#socket.on('error', (error) => this.#fail(describe(error)))
+    this.#socket.on('error', (error) => this.#fail(describe(error, settings)))
     const closed = () => this.#fail(new TlsError('TLS_CLOSED', "the peer's TLS has ended"))
     this.#socket.on('end', closed)
     this.#socket.on('close', closed)
@@ -321,17 +321,20 @@ const ALERTS: Record<string, string> = {
   HANDSHAKE_FAILURE: 'there is no cipher, group or kind of signature that both have',
   PROTOCOL_VERSION: 'there is no version of TLS that both allow',
   INSUFFICIENT_SECURITY: 'our ciphers are too weak for it',
-  DECRYPT_ERROR: 'a signature of ours was wrong for it',
+  DECRYPT_ERROR: 'a signature is wrong: is our certificate of another authority of that name?',
   INTERNAL_ERROR: 'it has an error of its own',
 }
 
 /** What an error of node:tls means. Codes are those of Node and of Bun. */
-function describe(error: Error): TlsError {
+function describe(error: Error, { certificate, pkcs12 }: TlsSettings): TlsError {
   const code = 'code' in error ? String(error.code) : ''
   const alert = /(?:SSLV3|TLSV1|TLSV13)_ALERT_([A-Z0-9_]+)/.exec(code)?.[1]
   if (alert !== undefined) {
     const name = alert.toLowerCase().replaceAll('_', ' ')
-    const meaning = ALERTS[alert]
+    const anonymous = certificate === undefined && pkcs12 === undefined
+    // Before TLS 1.3 there is no alert of its own for it.
+    const wanted = alert === 'HANDSHAKE_FAILURE' && anonymous ? 'CERTIFICATE_REQUIRED' : alert
+    const meaning = ALERTS[wanted]
     const text = `the peer gave up TLS: ${name}${meaning === undefined ? '' : ` (${meaning})`}`
     return new TlsError('TLS_ALERT', text, error)
   }
