@@ -48,11 +48,10 @@ export function openIpsecMb(
   if (build === undefined) return undefined
   const loaded = load(library, build.suffix)
   if (loaded === undefined) return undefined
-  const { base, view } = memory
-  const context = aligned(CONTEXT_BYTES)
-  const contextAt = context.at
-  const computed = memory.area(TAG_BYTES, 16)
-  const computedAt = (base + computed) as Pointer
+  const scratch: Scratch = {
+    ...{ base: memory.base, view: memory.view, context: aligned(CONTEXT_BYTES) },
+    computed: memory.area(TAG_BYTES, 16),
+  }
 
   return {
     name: 'ipsec-mb',
@@ -64,60 +63,150 @@ export function openIpsecMb(
         throw new RangeError(`a key for ${cipher} has ${bits / 8} bytes, this one ${key.length}`)
       }
       const calls = loaded[bits]
-      const sealing = direction === 'seal'
       const schedule = aligned(calls.keyDataBytes)
       const secret = createBlock(key.length)
       secret.u8.set(key)
       calls.prepare(secret.base as Pointer, schedule.at)
       secret.u8.fill(0)
-      const { seal, open } = calls
-      let keyAt: Pointer | undefined = schedule.at
-      return {
-        seal(nonce, aad, aadLength, plain, length, out, tag) {
-          if (keyAt === undefined || !sealing) return false
-          seal(
-            keyAt,
-            contextAt,
-            (base + out) as Pointer,
-            (base + plain) as Pointer,
-            length,
-            (base + nonce) as Pointer,
-            (base + aad) as Pointer,
-            aadLength,
-            (base + tag) as Pointer,
-            TAG_BYTES,
-          )
-          return true
-        },
-        open(nonce, aad, aadLength, from, length, plain, tag) {
-          if (keyAt === undefined || sealing) return false
-          open(
-            keyAt,
-            contextAt,
-            (base + plain) as Pointer,
-            (base + from) as Pointer,
-            length,
-            (base + nonce) as Pointer,
-            (base + aad) as Pointer,
-            aadLength,
-            computedAt,
-            TAG_BYTES,
-          )
-          // All of the tag is looked at, however it differs: the time taken tells nothing about it.
-          let difference = 0
-          for (let i = 0; i < TAG_BYTES; i += 4) {
-            difference |= view.getInt32(computed + i) ^ view.getInt32(tag + i)
-          }
-          return difference === 0
-        },
-        close() {
-          keyAt = undefined
-          schedule.block.u8.fill(0)
-          context.block.u8.fill(0)
-        },
-      }
+      return direction === 'seal'
+        ? new Sealer(calls.seal, schedule, scratch)
+        : new Opener(calls.open, schedule, scratch)
     },
   }
+}
+
+/** What the keys of one memory share. */
+interface Scratch {
+  readonly base: number
+  readonly view: DataView
+  readonly context: Aligned
+  /** Offset of the tag that a packet should have. */
+  readonly computed: number
+}
+
+// Classes, with all that a packet needs in one object: among many peers each further one is a cache miss.
+
+class Sealer implements Aead {
+  readonly #call: Crypt
+  readonly #scratch: Scratch
+  readonly #base: number
+  readonly #context: Pointer
+  readonly #schedule: Aligned
+  #key: Pointer | undefined
+
+  constructor(call: Crypt, schedule: Aligned, scratch: Scratch) {
+    this.#call = call
+    this.#scratch = scratch
+    this.#base = scratch.base
+    this.#context = scratch.context.at
+    this.#schedule = schedule
+    this.#key = schedule.at
+  }
+
+  seal(
+    nonce: number,
+    aad: number,
+    aadLength: number,
+    plain: number,
+    length: number,
+    out: number,
+    tag: number,
+  ): boolean {
+    const key = this.#key
+    if (key === undefined) return false
+    const base = this.#base
+    this.#call(
+      key,
+      this.#context,
+      (base + out) as Pointer,
+      (base + plain) as Pointer,
+      length,
+      (base + nonce) as Pointer,
+      (base + aad) as Pointer,
+      aadLength,
+      (base + tag) as Pointer,
+      TAG_BYTES,
+    )
+    return true
+  }
+
+  open(): boolean {
+    return false
+  }
+
+  close(): void {
+    this.#key = undefined
+    forget(this.#schedule, this.#scratch)
+  }
+}
+
+class Opener implements Aead {
+  readonly #call: Crypt
+  readonly #scratch: Scratch
+  readonly #base: number
+  readonly #context: Pointer
+  readonly #computed: number
+  readonly #schedule: Aligned
+  #key: Pointer | undefined
+
+  constructor(call: Crypt, schedule: Aligned, scratch: Scratch) {
+    this.#call = call
+    this.#scratch = scratch
+    this.#base = scratch.base
+    this.#context = scratch.context.at
+    this.#computed = scratch.computed
+    this.#schedule = schedule
+    this.#key = schedule.at
+  }
+
+  seal(): boolean {
+    return false
+  }
+
+  open(
+    nonce: number,
+    aad: number,
+    aadLength: number,
+    from: number,
+    length: number,
+    plain: number,
+    tag: number,
+  ): boolean {
+    const key = this.#key
+    if (key === undefined) return false
+    const base = this.#base
+    const computed = this.#computed
+    this.#call(
+      key,
+      this.#context,
+      (base + plain) as Pointer,
+      (base + from) as Pointer,
+      length,
+      (base + nonce) as Pointer,
+      (base + aad) as Pointer,
+      aadLength,
+      (base + computed) as Pointer,
+      TAG_BYTES,
+    )
+    // All of the tag is looked at, however it differs: the time taken tells nothing about it.
+    const { view } = this.#scratch
+    let difference = 0
+    for (let i = 0; i < TAG_BYTES; i += 4) {
+      difference |= view.getInt32(computed + i) ^ view.getInt32(tag + i)
+    }
+    return difference === 0
+  }
+
+  close(): void {
+    this.#key = undefined
+    forget(this.#schedule, this.#scratch)
+  }
+}
+
+/** Wipes the key's schedule, and what the last packet has left beside it. */
+function forget(schedule: Aligned, { context }: Scratch): void {
+  schedule.block.u8.fill(0)
+  context.block.u8.fill(0)
 }
 
 function processorFlags(): Set<string> {
@@ -188,7 +277,14 @@ function measureKeyData(prepareKey: Prepare, keyBytes: number): number {
   return (used + ALIGN - 1) & -ALIGN
 }
 
-function aligned(bytes: number): { block: Block; at: Pointer; skipped: number } {
+interface Aligned {
+  readonly block: Block
+  readonly at: Pointer
+  /** Bytes of the block before it. */
+  readonly skipped: number
+}
+
+function aligned(bytes: number): Aligned {
   const block = createBlock(bytes + ALIGN)
   const skipped = (ALIGN - (block.base % ALIGN)) % ALIGN
   return { block, at: (block.base + skipped) as Pointer, skipped }
