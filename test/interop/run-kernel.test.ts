@@ -15,7 +15,7 @@ const RENEWAL_LOSS = 4
 
 let shown: Tunnel[] = []
 if (!skip) {
-  const options = { timeoutMs: 250_000, modules: MODULES }
+  const options = { timeoutMs: 400_000, modules: MODULES }
   const commands = [programs['2.6']!, programs['2.7']!]
   shown = (await playInKernel('test/interop/kernel-peer.ts', commands, options)) as Tunnel[]
 }
