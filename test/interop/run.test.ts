@@ -1,4 +1,5 @@
 /** `ovpn run` with real programs: OpenVPN 2.6 and 2.7 as server and client, and small programs for what it keeps as it was. */
+// npm test: early
 import assert from 'node:assert/strict'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'

@@ -42,7 +42,7 @@ describe("the command line on the kernel's driver", { skip }, () => {
   const file = (name: string) => Buffer.from(result.files.get(name) ?? []).toString()
 
   before(async () => {
-    result = await runInKernel(SCRIPT, { timeoutMs: 250_000 })
+    result = await runInKernel(SCRIPT, { timeoutMs: 400_000 })
   })
 
   it('makes a tunnel that carries packets, and takes it down', () => {
