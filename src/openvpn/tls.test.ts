@@ -346,6 +346,13 @@ describe('what OpenSSL says to our certificate', { skip: withoutOpenssl }, () =>
     rmSync(folder, { recursive: true })
   })
 
+  it('a kind of key that TLS here does not know', () => {
+    const make = ['req', '-x509', '-newkey', 'ed448', '-nodes', '-keyout', '-', '-subj', '/CN=x']
+    const { stdout } = spawnSync('openssl', make, { encoding: 'utf8' })
+    const own = { ...ofServer, certificate: stdout, key: stdout }
+    assert.throws(() => createTls(own), /keys of this kind cannot be used: RSA/)
+  })
+
   const rows: [own: Issued | undefined, message: RegExp, why: string][] = [
     [foreign, /unknown ca \(it does not know the authority/, 'of another authority'],
     [stranger, /decrypt error \(a signature is wrong/, 'of another authority of the same name'],

@@ -133,6 +133,10 @@ function settingsProblem(error: Error, { certificate, groups, pkcs12 }: TlsSetti
       /BAD_DECRYPT|bad decrypt|mac verif|INTERRUPTED|BAD_PASSWORD/i,
       `the ${file} cannot be decrypted: a wrong passphrase, or none`,
     ],
+    [
+      /UNSUPPORTED_ALGORITHM/,
+      'keys of this kind cannot be used: RSA, P-256, P-384, P-521 and Ed25519 can',
+    ],
     [/NO_CIPHER_MATCH|no cipher match/i, 'there is no cipher of that name'],
     [/ECDH curve/i, `there is no group of that name: ${groups}`],
     [/PKCS12|PFX|not enough data/i, 'that is no pkcs12 file that can be read'],
