@@ -187,7 +187,7 @@ for (const series of ['2.6', '2.7']) {
       const ends = { from: hosts[2]!.netns, to: beyond, address: BEYOND.ipv4 }
       await transfer(ends)
       // The same without the tunnel has no way back.
-      assert.equal(await ping(hosts[0]!.netns, BEYOND.ipv4, 1), 100)
+      assert.equal(await ping(hosts[0]!.netns, BEYOND.ipv4, 1, ['-w', '1']), 100)
     })
 
     it('a client that has another address goes on', async () => {
