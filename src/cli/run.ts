@@ -6,8 +6,7 @@ import { become, Connection, LAUNCHER_FD, LaunchError, prepare } from '../interp
 import { requireInsight, takeFdOf } from '../interpose/process.ts'
 import { Supervisor } from '../interpose/supervisor.ts'
 import { Watch } from '../interpose/watch.ts'
-import { OsError } from '../platform/error.ts'
-import { E, O_RDWR } from '../platform/layout.ts'
+import { O_RDWR } from '../platform/layout.ts'
 import { openLibc } from '../platform/libc.ts'
 import { blockOfText } from '../platform/memory.ts'
 import { openOwnNetns } from '../platform/netns.ts'
@@ -79,10 +78,6 @@ const INSIGHT =
   'looking into the program takes CAP_SYS_PTRACE: run it as root (sudo), or the container with --cap-add SYS_PTRACE'
 const OTHER_USERS = 'if the program changes its user, it loses offload:'
 
-function isForbidden(error: Error): boolean {
-  return error instanceof OsError && (error.errno === E.EPERM || error.errno === E.EACCES)
-}
-
 const SUPERVISE = 'run-supervisor'
 
 /** `--workers` always, so that the command line of every supervisor reads alike; the rest where it is no default. */
@@ -120,7 +115,7 @@ export function superviseCommand(environment: Environment): Command {
       leaveSession()
       const launcher = new Connection(LAUNCHER_FD)
       await supervise(environment, launcher, { pid, fd }, options).catch((error: Error) => {
-        launcher.refuse(isForbidden(error) ? `${error.message}\n  ${INSIGHT}` : error.message)
+        launcher.refuse(error.message)
         process.exit(1)
       })
     })
@@ -140,7 +135,11 @@ async function supervise(
   }
   const driver = await openRunDriver(environment, options, note)
   // Where processes cannot be looked into, that is found before anything has changed for the program.
-  requireInsight(launcher.pid, launcher.fd)
+  try {
+    requireInsight(launcher.pid, launcher.fd)
+  } catch (error) {
+    throw new LaunchError(`${(error as Error).message}\n  ${INSIGHT}`)
+  }
   connection.ready()
   const number = connection.receive()
   if (number === '') return

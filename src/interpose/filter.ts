@@ -70,10 +70,11 @@ export function createFilter(): Uint8Array {
     }),
     [RET_K, 0, 0, SECCOMP_RET_ALLOW],
   ]
-  return encode([...start, ...isSocket, ...isInRange])
+  return encodeFilter([...start, ...isSocket, ...isInRange])
 }
 
-function encode(instructions: readonly Instruction[]): Uint8Array {
+/** As `sock_filter` structures, one behind the other. */
+export function encodeFilter(instructions: readonly Instruction[]): Uint8Array {
   const bytes = new Uint8Array(instructions.length * SOCK_FILTER.size)
   const view = new DataView(bytes.buffer)
   for (const [i, [code, jt, jf, k]] of instructions.entries()) {

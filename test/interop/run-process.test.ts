@@ -7,10 +7,11 @@ import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'n
 import { createConnection } from 'node:net'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
-import type { Running } from '../command.ts'
-import type { TestNetns } from '../namespace.ts'
+import { fileURLToPath } from 'node:url'
+import { OVPN, type Running, run, start } from '../command.ts'
+import { openTestNetns, type TestNetns, withoutNamespaces } from '../namespace.ts'
 import { listenForNotices, type Notices } from './notices.ts'
-import { type Lab, openLab, ping, reached, SERVER_VPN } from './openvpn.ts'
+import { type Lab, openLab, ping, reached, SERVER_VPN, times } from './openvpn.ts'
 import { programs, STARTED, until, withoutProgram } from './programs.ts'
 import { supervisorOf } from './supervisor.ts'
 
@@ -27,6 +28,11 @@ function fieldOf(pid: number, name: string): string {
   return new RegExp(`^${name}:\\s*(.*)$`, 'm').exec(
     readFileSync(`/proc/${pid}/status`, 'utf8'),
   )![1]!
+}
+
+/** The first process that another has started. */
+function childOf(pid: number): number {
+  return Number(readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ')[0])
 }
 
 /** Sends lines to a management interface, and resolves with what it says until `last`. */
@@ -85,10 +91,17 @@ for (const series of ['2.6', '2.7']) {
       await until('the daemon is up', () => STARTED.test(log()))
       pid = Number(textOf(at('pid')))
       // A plain prison: no shell, no /proc, no /dev.
+      const held = ['management 127.0.0.1 7505', 'management-hold']
       near = lab.startClient(
-        { program, offload: true, more: [...LIGHT, ...rights, `chroot ${at('root')}`] },
+        { program, offload: true, more: [...LIGHT, ...rights, ...held, `chroot ${at('root')}`] },
         'udp',
       )
+      await near.says(/Need hold release from management interface/)
+      // Nobody is in its namespace but what is started there.
+      const release =
+        'exec 3<>/dev/tcp/127.0.0.1/7505; printf "hold release\\nquit\\n" >&3; cat <&3'
+      const managed = ['netns', 'exec', lab.client.name, 'bash', '-c', release]
+      assert.match((await run('ip', managed)).stdout, /SUCCESS: hold release succeeded/)
       await near.says(STARTED)
       await reached(lab)
     })
@@ -182,10 +195,14 @@ const CONTAINER = [
   ...'--mount --pid --fork --mount-proc --ipc --uts --kill-child'.split(' '),
 ]
 
+/** Under a filter of system calls as Docker's. */
+const confined = (mode: 'insight' | 'none') => [process.execPath, CONFINED, mode]
+const CONFINED = fileURLToPath(new URL('./confined.ts', import.meta.url))
+
 type Place = 'service' | 'container'
 const PLACES: [series: string, transport: 'udp' | 'tcp', server: Place, client: Place][] = [
   ['2.6', 'udp', 'service', 'container'],
-  ['2.7', 'tcp', 'container', 'service'],
+  ['2.6', 'tcp', 'container', 'service'],
 ]
 
 for (const [series, transport, server, client] of PLACES) {
@@ -195,15 +212,15 @@ for (const [series, transport, server, client] of PLACES) {
     let notices: Notices
     const at = (name: string) => join(lab.folder, name)
     const ends: { [place in Place]?: Running } = {}
-    const sideOf = (place: Place) => {
+    const sideOf = (place: Place, ...renewal: string[]) => {
       const through = {
         service: [
           ...['env', `NOTIFY_SOCKET=${at('notify')}`],
           ...[...bounded(UNIT, added.service), '--no-new-privs'],
         ],
-        container: [...CONTAINER, ...bounded(DOCKER, added.container)],
+        container: [...CONTAINER, ...confined('insight'), ...bounded(DOCKER, added.container)],
       }[place]
-      const more = [...LIGHT, 'user nobody', 'group nogroup', 'persist-tun']
+      const more = [...LIGHT, 'user nobody', 'group nogroup', 'persist-tun', ...renewal]
       return { program: programs[series]!, offload: true, through, more }
     }
     before(async () => {
@@ -211,7 +228,7 @@ for (const [series, transport, server, client] of PLACES) {
       chmodSync(lab.folder, 0o755)
       notices = listenForNotices(at('notify'))
       chmodSync(at('notify'), 0o666)
-      const far = lab.startServer(sideOf(server), transport)
+      const far = lab.startServer(sideOf(server, 'reneg-sec 3'), transport)
       ends[server] = far
       await far.says(STARTED)
       const near = lab.startClient(sideOf(client), transport)
@@ -234,6 +251,16 @@ for (const [series, transport, server, client] of PLACES) {
       assert.equal(await ping(lab.server, '10.8.0.2'), 0)
     })
 
+    it('renews keys within a session', async () => {
+      const [far, near] = [ends[server]!, ends[client]!]
+      const before = times(far, /soft reset/)
+      const lost = await ping(lab.client, SERVER_VPN, 50)
+      const logs = [far, near].map(({ stdout }) => stdout.slice(-3000)).join('\n---\n')
+      assert.ok(lost <= RENEWAL_LOSS, `${lost} % lost\n${logs}`)
+      assert.ok(times(far, /soft reset/) > before)
+      assert.equal(times(near, STARTED), 1)
+    })
+
     it('the service manager hears that it is ready, and of which process', () => {
       const { pid } = ends.service!
       assert.match(notices.text(), /^READY=1$/m)
@@ -250,11 +277,98 @@ for (const [series, transport, server, client] of PLACES) {
 
     it('stops as a container does', async () => {
       const { pid, ended } = ends.container!
-      const first = Number(readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8'))
-      process.kill(first, 'SIGTERM')
+      process.kill(childOf(pid), 'SIGTERM')
       assert.equal((await ended).status, 0)
       const end = server === 'container' ? lab.server : lab.client
       await until('the interface goes', () => !hasTunnel(end))
     })
   })
 }
+
+describe('ovpn run without the right to look into the program', { skip: withoutNamespaces }, () => {
+  it('in a container without CAP_SYS_PTRACE: says so, or runs plainly with --fallback', async () => {
+    const [bun, ...rest] = confined('none')
+    const refused = await run(bun!, [...rest, OVPN, 'run', 'true'])
+    assert.deepEqual([refused.status, refused.stdout], [1, ''])
+    assert.match(refused.stderr, /cannot offload: .*\n.*--cap-add SYS_PTRACE/)
+    const plain = await run(bun!, [...rest, OVPN, 'run', '--fallback', 'sh', '-c', 'exit 5'])
+    assert.match(plain.stderr, /without offload/)
+    assert.equal(plain.status, 5)
+  })
+
+  it('as root without it: serves until the program changes its user, and has said so', async () => {
+    using netns = openTestNetns('runp')
+    const { stdout, stderr } = await run('ip', [
+      ...[
+        'netns',
+        'exec',
+        netns.name,
+        'setpriv',
+        '--bounding-set',
+        '-sys_ptrace',
+        OVPN,
+        'run',
+        'sh',
+        '-c',
+      ],
+      `ip link add vpn0 type ovpn && echo made
+       setpriv --reuid ${NOBODY} --clear-groups ip link show || echo refused`,
+    ])
+    assert.equal(stdout, 'made\nrefused\n')
+    assert.match(stderr, /changes its user, it loses offload: .*CAP_SYS_PTRACE/)
+    assert.match(stderr, /Cannot open netlink socket: Permission denied/)
+  })
+})
+
+describe('ovpn run openvpn, what its caller sees', { skip: withoutProgram('2.6') }, () => {
+  const program = programs['2.6']!
+
+  it('what it says and the status it ends with, where its options are wrong', async () => {
+    const wrong = ['--client', '--dev', 'tun', '--remote', '192.0.2.1', '--ca', '/nowhere']
+    const timeless = (text: string) => text.replace(/^[-\d]+ [:\d]+ /gm, '')
+    const plain = await run(program, wrong)
+    const under = await run(OVPN, ['run', program, ...wrong])
+    assert.equal(plain.status, 1)
+    assert.deepEqual([under.status, under.stderr], [plain.status, plain.stderr])
+    assert.equal(timeless(under.stdout), timeless(plain.stdout))
+  })
+
+  it('signals to its supervisor change nothing', async () => {
+    using netns = openTestNetns('runp')
+    const script = 'echo begun; sleep 1; ip link add vpn0 type ovpn && ip -br link show vpn0'
+    const args = ['netns', 'exec', netns.name, OVPN, 'run', 'sh', '-c', script]
+    const running = start('ip', args)
+    await running.says(/begun/)
+    const supervisor = supervisorOf(running.pid)!
+    for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT'] as const) {
+      process.kill(supervisor, signal)
+    }
+    const { status, stdout } = await running.ended
+    assert.match(stdout, /^vpn0/m)
+    assert.equal(status, 0)
+  })
+
+  it('asks for the password of its key at the terminal', async () => {
+    const lab = openLab()
+    try {
+      const key = join(lab.folder, 'key')
+      const lock = ['pkey', '-aes256', '-passout', 'pass:secret', '-out', key]
+      const { stdout } = await run('openssl', ['genpkey', '-algorithm', 'ed25519'])
+      assert.equal((await run('openssl', lock, { input: stdout })).status, 0)
+      const certificate = ['req', '-x509', '-key', key, '-passin', 'pass:secret', '-subj', '/CN=a']
+      await run('openssl', [...certificate, '-out', `${key}.crt`])
+      const files = `--ca ${key}.crt --cert ${key}.crt --key ${key}`
+      const options = `--dev tun --server 10.8.0.0 255.255.255.0 --dh none ${files} --writepid ${key}.pid`
+      const command = `exec ip netns exec ${lab.server.name} ${OVPN} run ${program} ${options}`
+      // What is typed before it asks is thrown away.
+      const typing = 'while sleep 0.3; do echo secret; done | script -qefc "$1" /dev/null'
+      const running = start('sh', ['-c', typing, 'sh', command])
+      await running.says(/Enter Private Key Password:/)
+      await running.says(STARTED)
+      process.kill(Number(textOf(`${key}.pid`)), 'SIGINT')
+      assert.equal((await running.ended).status, 0)
+    } finally {
+      await lab.close()
+    }
+  })
+})
