@@ -14,7 +14,7 @@ import { monitorCommand } from './monitor.ts'
 import { peerCommand } from './peer.ts'
 import { pkiCommand } from './pki.ts'
 import { profileCommand } from './profile.ts'
-import { runCommand, superviseCommand } from './run.ts'
+import { helpCommand, runCommand, superviseCommand } from './run.ts'
 import { serverCommand } from './server.ts'
 import { showCommand } from './show.ts'
 import { transferCommand } from './transfer.ts'
@@ -62,6 +62,7 @@ async function main(args: string[]): Promise<number> {
     .addCommand(demoCommand(environment))
     .addCommand(transferCommand(environment), { hidden: true })
     .addCommand(superviseCommand(environment), { hidden: true })
+    .addCommand(helpCommand(), { hidden: true })
     .addHelpText('after', HELP)
   configure(program)
   try {

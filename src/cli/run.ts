@@ -2,6 +2,7 @@
 import { resolve } from 'node:path'
 import { Command, Option } from 'commander'
 import { DEFAULT_SOCKET } from '../driver/socket-path.ts'
+import { serveQuestions } from '../interpose/foreign-epoll.ts'
 import { become, Connection, LAUNCHER_FD, LaunchError, prepare } from '../interpose/launcher.ts'
 import { requireInsight, takeFdOf } from '../interpose/process.ts'
 import { Supervisor } from '../interpose/supervisor.ts'
@@ -79,6 +80,7 @@ const INSIGHT =
 const OTHER_USERS = 'if the program changes its user, it loses offload:'
 
 const SUPERVISE = 'run-supervisor'
+const HELP = 'run-helper'
 
 /** `--workers` always, so that the command line of every supervisor reads alike; the rest where it is no default. */
 function superviseArguments(options: SuperviseOptions): string[] {
@@ -144,7 +146,7 @@ async function supervise(
   const number = connection.receive()
   if (number === '') return
   const listener = new Listener(takeFdOf(launcher.pid, Number(number)))
-  const watch = new Watch()
+  const watch = new Watch([...ownCommand(), HELP])
   const supervisor = new Supervisor({
     listener,
     watch,
@@ -162,6 +164,11 @@ async function supervise(
   await driver.close()
   listener[Symbol.dispose]()
   await watch.close()
+}
+
+/** What a supervisor starts where it may not have a table of descriptors beside its own; hidden from the help. */
+export function helpCommand(): Command {
+  return new Command(HELP).action(() => serveQuestions())
 }
 
 /** Whoever reads what the program says must not wait for the supervisor. */

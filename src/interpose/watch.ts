@@ -4,7 +4,8 @@ import { check } from '../platform/error.ts'
 import { EFD_CLOEXEC, EPOLL, SOCK_CLOEXEC } from '../platform/layout.ts'
 import { openLibc } from '../platform/libc.ts'
 import { createBlock } from '../platform/memory.ts'
-import type { ForeignWatch, FromThread, Place, ToThread } from './watch-thread.ts'
+import type { Answer, ForeignWatch, Place, Question } from './foreign-epoll.ts'
+import type { FromThread, ToThread } from './watch-thread.ts'
 
 const EPOLLRDHUP = 0x2000
 const EPOLLONESHOT = 1 << 30
@@ -20,23 +21,33 @@ export class Watch {
   readonly #wake: number
   readonly #thread: Worker
   readonly #watched = new Map<number, Watched>()
-  readonly #asked = new Map<number, (watches: ForeignWatch[]) => void>()
+  readonly #asked = new Map<number, (watches: readonly ForeignWatch[]) => void>()
+  /** Whether the thread answers questions about other processes. */
+  readonly #apart: Promise<boolean>
+  readonly #helper: readonly string[]
+  /** Answers them where the thread cannot. */
+  #answerer: Promise<Bun.Subprocess> | undefined
   #last = 0
 
-  /** @throws OsError */
-  constructor() {
+  /**
+   * `helper`: command of a process that answers the questions of foreign-epoll.ts (`serveQuestions`), where no thread may.
+   *
+   * @throws OsError
+   */
+  constructor(helper: readonly string[]) {
+    this.#helper = helper
     this.#epoll = check(this.#os.epollCreate(SOCK_CLOEXEC), 'epoll_create1', 'cannot watch')
     this.#wake = check(this.#os.eventfd(0, EFD_CLOEXEC), 'eventfd', 'cannot watch')
     this.#control(EPOLL.CTL_ADD, this.#wake, 0)
     this.#thread = new Worker(new URL('./watch-thread.ts', import.meta.url), {
       workerData: { epoll: this.#epoll, wake: this.#wake },
     })
-    this.#thread.on('message', (told: FromThread) => {
-      if ('ready' in told) for (const key of told.ready) this.#ready(key)
-      else {
-        this.#asked.get(told.number)?.(told.watches)
-        this.#asked.delete(told.number)
-      }
+    this.#apart = new Promise((resolve) => {
+      this.#thread.on('message', (told: FromThread) => {
+        if ('apart' in told) resolve(told.apart)
+        else if ('ready' in told) for (const key of told.ready) this.#ready(key)
+        else this.#answered(told)
+      })
     })
   }
 
@@ -54,16 +65,17 @@ export class Watch {
   }
 
   /** Ends what a process's epoll descriptors watch of a descriptor, which is about to become another file. */
-  async forget(place: Place): Promise<ForeignWatch[]> {
+  async forget(place: Place): Promise<readonly ForeignWatch[]> {
     return this.#ask({ forget: place, number: ++this.#last })
   }
 
   /** Has them watch again what is there now. */
-  async renew(place: Place, watches: ForeignWatch[]): Promise<void> {
+  async renew(place: Place, watches: readonly ForeignWatch[]): Promise<void> {
     if (watches.length > 0) await this.#ask({ renew: place, watches, number: ++this.#last })
   }
 
   async close(): Promise<void> {
+    void this.#answerer?.then((process) => process.kill())
     const gone = new Promise<void>((resolve) => this.#thread.once('exit', () => resolve()))
     this.#tell({ end: true })
     await gone
@@ -71,11 +83,38 @@ export class Watch {
     this.#os.close(this.#epoll)
   }
 
-  #ask(message: Exclude<ToThread, { end: true }>): Promise<ForeignWatch[]> {
+  async #ask(question: Question): Promise<readonly ForeignWatch[]> {
+    const other = (await this.#apart) ? undefined : await this.#otherProcess()
     return new Promise((resolve) => {
-      this.#asked.set(message.number, resolve)
-      this.#tell(message)
+      this.#asked.set(question.number, resolve)
+      if (other === undefined) this.#tell(question)
+      else if (other.exitCode !== null) this.#answered({ number: question.number, watches: [] })
+      else other.send(question)
     })
+  }
+
+  #answered({ number, watches }: Answer): void {
+    this.#asked.get(number)?.(watches)
+    this.#asked.delete(number)
+  }
+
+  #otherProcess(): Promise<Bun.Subprocess> {
+    this.#answerer ??= new Promise((resolve) => {
+      const process = Bun.spawn([...this.#helper], {
+        stdio: ['ignore', 'ignore', 'ignore'],
+        serialization: 'advanced', // numbers of 64 bits
+        ipc: (told: Answer) => {
+          resolve(process) // what is sent before it listens is lost
+          this.#answered(told)
+        },
+        onExit: () => {
+          this.#answerer = undefined
+          resolve(process)
+          for (const number of [...this.#asked.keys()]) this.#answered({ number, watches: [] })
+        },
+      })
+    })
+    return this.#answerer
   }
 
   #tell(message: ToThread): void {
