@@ -36,6 +36,8 @@ export interface Environment {
   randomBytes(count: number): Uint8Array
   /** Calls back at the first SIGINT or SIGTERM; one that comes seconds later ends the process. */
   onInterrupt(listener: () => void): void
+  /** Calls back at each of these signals, which do not end the process then. */
+  onSignal(signal: 'SIGHUP' | 'SIGUSR1' | 'SIGUSR2', listener: () => void): void
   /** Moves this process to the network namespace that `ip netns` knows by this name. */
   enterNetns(name: string): void
   /** The driver that is meant, in the namespace this process is in. Throws a CliError where it cannot be reached. */
@@ -81,6 +83,9 @@ export function createEnvironment(): Environment {
     onInterrupt(listener) {
       if (listeners.length === 0) for (const signal of SIGNALS) process.on(signal, interrupted)
       listeners.push(listener)
+    },
+    onSignal: (signal, listener) => {
+      process.on(signal, listener)
     },
     enterNetns,
     openDriver,

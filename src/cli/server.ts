@@ -1,11 +1,17 @@
 /** `ovpn server [CONFIG]`: an OpenVPN server, from an ordinary configuration file; without one, from a folder that it makes itself. */
+import { appendFileSync, writeFileSync } from 'node:fs'
+import { setPriority } from 'node:os'
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { formatPlace } from '../openvpn/config/parse.ts'
 import { readServerConfig, type ServerConfig } from '../openvpn/config/server-config.ts'
 import type { ConnectedClient, ServerPolicy } from '../openvpn/server/policy.ts'
 import { realAddress } from '../openvpn/status.ts'
-import { openConfiguredServer } from '../runtime/configured-server.ts'
-import { type DriverKind, openDriverClient } from '../runtime/driver-client.ts'
+import {
+  type ConfiguredServer,
+  openConfiguredServer,
+  type ServerSignal,
+} from '../runtime/configured-server.ts'
+import { type DriverKind, type OpenedDriver, openDriverClient } from '../runtime/driver-client.ts'
 import { files } from '../runtime/files.ts'
 import type { Environment } from './compose.ts'
 import { readSource } from './config-files.ts'
@@ -64,49 +70,135 @@ async function serve(
   path: string | undefined,
   options: Options,
 ): Promise<void> {
-  const { dir, port, host, driver: kind, socket, netns, workers } = options
+  const { dir, port, host, driver: kind, socket, netns } = options
   const missing = kind === 'own' ? missingForDriver() : []
   if (missing.length > 0) throw new CliError(missing.join('\nand '))
   const made =
     path === undefined
       ? await quickStart(environment, { folder: dir, port, hosts: host })
       : undefined
-  const config = readServerConfig(await readSource(path ?? made!.config), files)
-  const log = (text: string) => environment.print(`${formatTime(environment.date())} ${text}`)
-  for (const { place, message } of config.notes) log(`${formatPlace(place)}: ${message}`)
+  const read = async () => readServerConfig(await readSource(path ?? made!.config), files)
+  const config = await read()
+  const log = createServerLog(environment, config)
+  if (config.writepid !== undefined) writeFileSync(config.writepid, `${process.pid}\n`)
+  if (config.nice !== undefined) setPriority(config.nice)
   if (netns !== undefined) environment.enterNetns(netns)
   const driver = await attempt('cannot reach the driver', () =>
     openDriverClient(kind, socket, { error: log, info: () => {}, debug: () => {} }),
   )
-  let stop: () => void = () => {}
-  const stopped = new Promise<void>((resolve) => {
-    stop = resolve
-  })
-  environment.onInterrupt(stop)
   try {
-    const running = await openConfiguredServer(driver.client, config, {
+    await new ServerProcess(environment, driver, { read, made, workers: options.workers, log }).run(
+      config,
+    )
+  } finally {
+    await driver.close()
+  }
+}
+
+interface ProcessParts {
+  /** The configuration as it is now. */
+  read(): Promise<ServerConfig>
+  readonly made: QuickStart | undefined
+  readonly workers: number | undefined
+  readonly log: (text: string) => void
+}
+
+/** A server for as long as the process runs: signals, and what the management interface asks for. */
+class ServerProcess {
+  readonly #environment: Environment
+  readonly #driver: OpenedDriver
+  readonly #parts: ProcessParts
+  #running: ConfiguredServer | undefined
+  #next: ServerConfig | undefined
+  #wake: () => void = () => {}
+
+  constructor(environment: Environment, driver: OpenedDriver, parts: ProcessParts) {
+    this.#environment = environment
+    this.#driver = driver
+    this.#parts = parts
+    environment.onInterrupt(() => this.#signal('SIGTERM'))
+    for (const name of ['SIGHUP', 'SIGUSR1', 'SIGUSR2'] as const) {
+      environment.onSignal(name, () => this.#signal(name))
+    }
+  }
+
+  async run(first: ServerConfig): Promise<void> {
+    const { log, made } = this.#parts
+    for (let config: ServerConfig | undefined = first; config !== undefined; config = this.#next) {
+      for (const { place, message } of config.notes) log(`${formatPlace(place)}: ${message}`)
+      const ended = new Promise<void>((resolve) => {
+        this.#wake = resolve
+      })
+      this.#next = undefined
+      const running = await this.#open(config)
+      this.#running = running
+      for (const { protocol, address, port } of running.listening) {
+        log(`listening: ${protocol} ${formatEndpoint(address, port)}`)
+      }
+      log(`Initialization Sequence Completed: ${running.data.name} ${addressesOf(config)}`)
+      if (made !== undefined && config === first) this.#environment.print(instructions(made))
+      await ended
+      this.#running = undefined
+      await running.close()
+    }
+  }
+
+  #open(config: ServerConfig): Promise<ConfiguredServer> {
+    const { log, workers } = this.#parts
+    return openConfiguredServer(this.#driver.client, config, {
       policy: announcing(log),
       workers,
       log,
       failed: (error) => {
-        log(`the driver has failed: ${error instanceof Error ? error.message : String(error)}`)
-        stop()
+        log(`the driver has failed: ${textOf(error)}`)
+        this.#signal('SIGTERM')
       },
-      signal: (name) => {
-        if (name === 'SIGTERM') stop()
-        else log(`${name}: not done yet`)
-      },
+      signal: (name) => this.#signal(name),
     })
-    for (const { protocol, address, port } of running.listening) {
-      log(`listening: ${protocol} ${formatEndpoint(address, port)}`)
-    }
-    log(`Initialization Sequence Completed: ${running.data.name} ${addressesOf(config)}`)
-    if (made !== undefined) environment.print(instructions(made))
-    await stopped
-    await running.close()
-  } finally {
-    await driver.close()
   }
+
+  #signal(name: ServerSignal): void {
+    const act = async () => {
+      if (name === 'SIGTERM') this.#wake()
+      else if (name === 'SIGUSR2') await this.#tellStatus()
+      else await this.#reread(name === 'SIGUSR1')
+    }
+    act().catch((error: unknown) => this.#parts.log(`${name}: ${textOf(error)}`))
+  }
+
+  async #tellStatus(): Promise<void> {
+    for (const line of (await this.#running?.statusText()) ?? []) this.#parts.log(line)
+  }
+
+  /** What is wrong with a configuration leaves the server as it is. */
+  async #reread(anew: boolean): Promise<void> {
+    const { log, read } = this.#parts
+    const config = await read()
+    const fixed = anew ? [] : (this.#running?.reload(config) ?? [])
+    if (!anew && fixed.length === 0) {
+      log('the configuration was read anew; clients stay connected')
+      return
+    }
+    log(anew ? 'starting anew' : `starting anew, because of: ${fixed.join(', ')}`)
+    this.#next = config
+    this.#wake()
+  }
+}
+
+/** To standard output, or the file that `log` names; nothing with `verb 0`. */
+function createServerLog(environment: Environment, config: ServerConfig): (text: string) => void {
+  const { log, verb, suppressTimestamps } = config
+  if (log !== undefined && !log.append) writeFileSync(log.path, '')
+  return (text) => {
+    if (verb === 0) return
+    const line = suppressTimestamps ? text : `${formatTime(environment.date())} ${text}`
+    if (log === undefined) environment.print(line)
+    else appendFileSync(log.path, `${line}\n`)
+  }
+}
+
+function textOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
 }
 
 function announcing(log: (text: string) => void): ServerPolicy {

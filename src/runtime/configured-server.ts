@@ -8,11 +8,13 @@ import type { DriverClient } from '../driver/client.ts'
 import type { Listener, ServerConfig } from '../openvpn/config/server-config.ts'
 import { commonNameOf, createIdentity } from '../openvpn/identity.ts'
 import { Management } from '../openvpn/management.ts'
+import { parseOption } from '../openvpn/proto/push.ts'
 import { serverDoor, serverOptions, serverSettings } from '../openvpn/server/configured.ts'
 import { ConfiguredPolicy } from '../openvpn/server/configured-policy.ts'
 import { managedServer, tellingPolicy } from '../openvpn/server/managed.ts'
 import { ManagementAuthority } from '../openvpn/server/management-authority.ts'
 import type { ConnectedClient, Farewell, ServerPolicy } from '../openvpn/server/policy.ts'
+import type { ServerChange } from '../openvpn/server/server.ts'
 import { Tokens } from '../openvpn/server/tokens.ts'
 import { statusLines } from '../openvpn/status.ts'
 import type { SocketOptions } from '../platform/datagrams.ts'
@@ -39,6 +41,13 @@ export interface ConfiguredOptions {
 }
 
 export interface ConfiguredServer extends RunningServer {
+  /**
+   * Has another configuration take effect, with clients staying connected.
+   *
+   * @returns names of what can only change with a restart; then nothing has changed
+   * @throws TlsError and the like for keys that cannot be used; nothing has changed
+   */
+  reload(config: ServerConfig): string[]
   /** Lines for the log (SIGUSR2). */
   statusText(): Promise<string[]>
 }
@@ -53,7 +62,7 @@ export async function openConfiguredServer(
 ): Promise<ConfiguredServer> {
   const unixSeconds = () => Math.floor(realClock.date().getTime() / 1000)
   const { passphrase, workers, failed } = options
-  const { poolPersist, verifyClientCert } = config
+  const { poolPersist } = config
   let running: RunningServer | undefined
   let verbosity = config.verb
   const management = config.management && createManagement()
@@ -66,16 +75,30 @@ export async function openConfiguredServer(
       ? new ManagementAuthority(management)
       : undefined
   const tokens = createTokens(config, unixSeconds)
-  const policy = new ConfiguredPolicy({
-    config,
-    program: followed(options.policy, management, tokens),
-    tokens,
-    management: authority,
-    environment: () => serverEnvironment(config, running),
-    run: (command, environment) => runScript(command, { environment }),
-    read: fileWatch.read,
-    temporaryFile: (content) => createTemporaryFile(config.tmpDir, content),
-    log,
+  const partsOf = (config: ServerConfig): ServerChange => ({
+    settings: { ...serverSettings(config), ...(workers !== undefined && { workers }) },
+    policy: new ConfiguredPolicy({
+      config,
+      program: followed(options.policy, management, tokens),
+      tokens,
+      management: authority,
+      environment: () => serverEnvironment(config, running),
+      run: (command, environment) => runScript(command, { environment }),
+      read: fileWatch.read,
+      temporaryFile: (content) => createTemporaryFile(config.tmpDir, content),
+      log,
+    }),
+    tls: createIdentity(config, {
+      role: 'server',
+      required: config.verifyClientCert === 'require',
+      requested: config.verifyClientCert !== 'none',
+      passphrase,
+      unixSeconds,
+      files: fileWatch,
+    }),
+    door: serverDoor(config, unixSeconds),
+    commonNameOf: (peer) => commonNameOf(config, peer),
+    optionsFor: serverOptions(config),
   })
 
   function createManagement(): Management {
@@ -112,19 +135,7 @@ export async function openConfiguredServer(
     running = await openServer(
       client,
       {
-        settings: { ...serverSettings(config), ...(workers !== undefined && { workers }) },
-        policy,
-        tls: createIdentity(config, {
-          role: 'server',
-          required: verifyClientCert === 'require',
-          requested: verifyClientCert !== 'none',
-          passphrase,
-          unixSeconds,
-          files: fileWatch,
-        }),
-        door: serverDoor(config, unixSeconds),
-        commonNameOf: (peer) => commonNameOf(config, peer),
-        optionsFor: serverOptions(config),
+        ...partsOf(config),
         listen: config.listeners.map(addressOf),
         sockets: socketOptions(config),
         poolPersisted: persisted && new TextDecoder().decode(persisted),
@@ -137,6 +148,7 @@ export async function openConfiguredServer(
     throw error
   }
   const { server, pool } = running
+  let present = config
   const statusText = async () => {
     const clients = await server.status()
     return statusLines(
@@ -155,6 +167,33 @@ export async function openConfiguredServer(
     }
     void once()
     stops.push(every(ms, once))
+  }
+  const script = async (command: string | undefined, type: string, ...args: string[]) => {
+    if (command === undefined) return true
+    const environment = { ...serverEnvironment(config, running), script_type: type }
+    const { status, output } = await runScript([...(parseOption(command) ?? []), ...args], {
+      environment,
+    })
+    if (status !== 0)
+      log(`${type}: ${command} ended with ${status}${output === '' ? '' : `: ${output}`}`)
+    return status === 0
+  }
+  const { data } = running
+  const addresses = [config.ifconfig?.local ?? '', config.ifconfig?.netmask ?? '']
+  const ups = ['up', 'routeUp'] as const
+  const device = [data.name, String(config.tunMtu), '0', ...addresses, 'init']
+  for (const name of ups) {
+    if (
+      await script(
+        config[name],
+        name === 'up' ? 'up' : 'route-up',
+        ...(name === 'up' ? device : []),
+      )
+    )
+      continue
+    await running.close()
+    door?.close()
+    throw new Error(`the script of '${name === 'up' ? 'up' : 'route-up'}' has failed`)
   }
   const { status } = config
   if (status !== undefined) {
@@ -178,10 +217,22 @@ export async function openConfiguredServer(
   return {
     ...running,
     statusText,
+    reload(next) {
+      const fixed = FIXED.filter(
+        (name) => JSON.stringify(next[name]) !== JSON.stringify(present[name]),
+      )
+      if (fixed.length > 0) return fixed
+      server.change(partsOf(next))
+      present = next
+      return []
+    },
     async close() {
       for (const stop of stops) stop()
       management?.state({ name: 'EXITING', detail: 'exit' })
+      await script(config.routePreDown, 'route-pre-down')
+      if (config.downPre) await script(config.down, 'down', ...device)
       await running?.close()
+      if (!config.downPre) await script(config.down, 'down', ...device)
       try {
         persist()
       } catch (error) {
@@ -191,6 +242,33 @@ export async function openConfiguredServer(
     },
   }
 }
+
+/** What sockets, the interface and this process are made with. */
+const FIXED = [
+  'dev',
+  'listeners',
+  'multihome',
+  'ifconfig',
+  'ifconfigIpv6',
+  'pool',
+  'poolIpv6',
+  'poolPersist',
+  'tunMtu',
+  'mark',
+  'bindDev',
+  'sndbuf',
+  'rcvbuf',
+  'routes',
+  'routesIpv6',
+  'management',
+  'status',
+  'statusVersion',
+  'authGenToken',
+  'user',
+  'group',
+  'up',
+  'down',
+] as const satisfies readonly (keyof ServerConfig)[]
 
 function every(ms: number, call: () => void): () => void {
   const timer = setInterval(call, ms)

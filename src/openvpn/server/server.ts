@@ -55,6 +55,7 @@ export type StrayReason =
   | 'no-packet'
   | 'answered'
 
+const SECRET_BYTES = 32
 /** Handshakes that may go on beside the clients that are connected, at least. */
 const MIN_HANDSHAKES = 256
 /** Ids are used again late, so that what is told of a former peer meets no other. */
@@ -65,18 +66,24 @@ const COUNT_EVERY: Millis = 10_000
 /** What clients have to hear that the server ends. */
 const FAREWELL: Millis = 2000
 
+/** What may change while clients are connected. */
+export type ServerChange = Pick<
+  ServerParts,
+  'settings' | 'policy' | 'tls' | 'door' | 'commonNameOf' | 'optionsFor'
+>
+
 export class Server implements ClientHost {
-  readonly settings: ServerSettings
-  readonly policy: ServerPolicy
   readonly data: DataChannel
   readonly pool: IpPool
   readonly network: SystemNetwork
   /** Packets that no client had, by what became of them. */
   readonly strays = new Map<StrayReason, number>()
-  readonly #parts: ServerParts
-  readonly #door: Door
-  readonly #answers: FrequencyLimit
-  readonly #arrivals: FrequencyLimit | undefined
+  #parts: ServerParts
+  /** Of the door's cookies. */
+  readonly #secret: Uint8Array
+  #door: Door
+  #answers: FrequencyLimit
+  #arrivals: FrequencyLimit | undefined
   readonly #clients = new Set<ServerClient>()
   /** Of datagram sockets: by address. Two where a client has begun anew and the former is still there. */
   readonly #byAddress = new Map<string, ServerClient[]>()
@@ -89,22 +96,36 @@ export class Server implements ClientHost {
 
   constructor(parts: ServerParts) {
     this.#parts = parts
-    this.settings = parts.settings
-    this.policy = parts.policy
     this.data = parts.data
     this.pool = parts.pool
     this.network = parts.network
-    const { handWindow, connectFrequency, connectFrequencyInitial } = parts.settings
-    this.#door = new Door(parts.door, parts.random(32), handWindow / 1000)
-    this.#answers = new FrequencyLimit(connectFrequencyInitial.count, connectFrequencyInitial.per)
-    if (connectFrequency !== undefined) {
-      this.#arrivals = new FrequencyLimit(connectFrequency.count, connectFrequency.per)
-    }
+    this.#secret = parts.random(SECRET_BYTES)
+    const { door, answers, arrivals } = this.#entrance()
+    this.#door = door
+    this.#answers = answers
+    this.#arrivals = arrivals
     for (const [index, transport] of parts.datagrams.entries()) {
       transport.onPacket((packet, path) => this.#datagram(transport, index, packet, path))
     }
     for (const listener of parts.listeners) listener.onStream((stream) => this.#stream(stream))
     this.#count()
+  }
+
+  get settings(): ServerSettings {
+    return this.#parts.settings
+  }
+
+  get policy(): ServerPolicy {
+    return this.#parts.policy
+  }
+
+  /** From now on other rules hold; who is connected stays so, and meets them when keys are renewed. */
+  change(change: ServerChange): void {
+    this.#parts = { ...this.#parts, ...change }
+    const { door, answers, arrivals } = this.#entrance()
+    this.#door = door
+    this.#answers = answers
+    this.#arrivals = arrivals
   }
 
   /** All that are connected. */
@@ -253,6 +274,17 @@ export class Server implements ClientHost {
     this.#clients.delete(client)
     for (const [key, clients] of this.#byAddress) {
       if (clients.includes(client)) this.#forget(key, client)
+    }
+  }
+
+  #entrance(): { door: Door; answers: FrequencyLimit; arrivals: FrequencyLimit | undefined } {
+    const { settings, door } = this.#parts
+    const { handWindow, connectFrequency, connectFrequencyInitial: initial } = settings
+    return {
+      door: new Door(door, this.#secret, handWindow / 1000),
+      answers: new FrequencyLimit(initial.count, initial.per),
+      arrivals:
+        connectFrequency && new FrequencyLimit(connectFrequency.count, connectFrequency.per),
     }
   }
 
