@@ -158,15 +158,21 @@ export const netmask: Kind<string> = kind('a netmask', (value) =>
 
 /** `2001:db8::/64`: bits behind the prefix may be set, for `ifconfig-ipv6` names an address so. */
 export function ipv6Prefix(min: number, max: number): Kind<Ipv6Prefix> {
-  const range = min === 0 && max === 128 ? '' : ` of ${min} to ${max} bits`
-  return kind(`an IPv6 address and prefix length, ADDRESS/BITS,${range}`, (value) => {
-    const [, address, bits] = /^([^/]+)\/(\d{1,3})$/.exec(value) ?? []
-    const parsed = address === undefined ? undefined : parseWith(ipv6, address)
-    const prefix = Number(bits)
-    if (parsed === undefined || prefix < min || prefix > max) return undefined
-    return { address: parsed, prefix }
+  const range = min === 0 && max === 128 ? '' : `, of ${min} to ${max} bits`
+  return kind(`an IPv6 address with its prefix, ADDRESS/BITS${range}`, (value) => {
+    const network = parseWith(ipv6Network, value)
+    const inRange = network !== undefined && network.prefix >= min && network.prefix <= max
+    return inRange && value.includes('/') ? network : undefined
   })
 }
+
+/** As `ipv6Prefix`; an address alone is a network of one. */
+export const ipv6Network: Kind<Ipv6Prefix> = kind('an IPv6 network, ADDRESS/BITS', (value) => {
+  const [, text, bits = '128'] = /^([^/]+)(?:\/(\d{1,3}))?$/.exec(value) ?? []
+  const address = text === undefined ? undefined : parseWith(ipv6, text)
+  const prefix = Number(bits)
+  return address === undefined || prefix > 128 ? undefined : { address, prefix }
+})
 
 /** A host by its name or address. Names are checked for what would be no name at all, not for what resolves. */
 export const host: Kind<string> = kind('a host name or address', (value) =>

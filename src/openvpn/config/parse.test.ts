@@ -27,7 +27,7 @@ describe('a line with something wrong', () => {
     ['server 10.8.0.0 255.0.255.0', 'server', /a netmask, not '255.0.255.0'/, 'a mask with a hole'],
     ['server-ipv6 fd00::/40', 'server', /of 64 to 124 bits/, 'a prefix that is too short'],
     ['server-ipv6 fd00::', 'server', /ADDRESS\/BITS/, 'no prefix'],
-    ['push x', 'client', /'push' is of servers.*; this is a client's/, "a server's, at a client"],
+    ['client-to-client', 'client', /is of servers; this is a client's/, "a server's, at a client"],
     ['remote x', 'server', /'remote' is not done here: a server waits/, "a client's, at a server"],
     ['iroute 10.0.0.0', 'server', /client-config-dir/, "a client's at the server"],
     ['up x', 'ccd', /'up' is of clients and servers; these are the settings/, 'not of one client'],

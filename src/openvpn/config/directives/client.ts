@@ -13,10 +13,14 @@ import {
 } from '../kinds.ts'
 import { type Directives, honoured, noop } from './directive.ts'
 
+/** OpenVPN takes these in the configuration of a server too. */
+const ofClients = noop('only clients have it to do')
+
 export const client = {
   pull: { args: {}, client: honoured, doc: 'Takes options from the server' },
   'pull-filter': {
     args: { action: choice('accept', 'ignore', 'reject'), prefix: text },
+    server: ofClients,
     client: honoured,
     repeats: true,
     doc: 'What becomes of pushed options that begin with a text; `reject` lets go of the server',
@@ -35,6 +39,7 @@ export const client = {
   },
   'auth-retry': {
     args: { type: choice('none', 'nointeract', 'interact') },
+    server: ofClients,
     client: honoured,
     doc: 'What to do where the password was refused: end, try again, ask again',
   },
@@ -57,6 +62,7 @@ export const client = {
       echo: choice('0', '1'),
       format: optional(choice('scrv1', 'concat'), 'scrv1'),
     },
+    server: ofClients,
     client: honoured,
     doc: 'A second answer that is asked for with the password',
   },

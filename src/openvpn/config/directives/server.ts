@@ -9,6 +9,7 @@ import {
   integer,
   ipv4,
   ipv6,
+  ipv6Network,
   ipv6Prefix,
   netmask,
   optional,
@@ -19,6 +20,8 @@ import {
 } from '../kinds.ts'
 import { type Directives, honoured, noop, refused } from './directive.ts'
 
+/** OpenVPN takes these in the profile of a client too. */
+const ofServers = noop('only servers have it to do')
 const MONTHS = 31_536_000
 
 export const server = {
@@ -72,6 +75,7 @@ export const server = {
   },
   push: {
     args: { option: text },
+    client: ofServers,
     server: honoured,
     ccd: honoured,
     repeats: true,
@@ -98,7 +102,7 @@ export const server = {
     doc: 'A network behind a client',
   },
   'iroute-ipv6': {
-    args: { network: ipv6Prefix(0, 128) },
+    args: { network: ipv6Network },
     ccd: honoured,
     server: refused('it belongs into a client’s file in `client-config-dir`'),
     repeats: true,
@@ -139,11 +143,13 @@ export const server = {
   },
   'max-clients': {
     args: { count: integer(1, 0xffffff, 'a number of clients') },
+    client: ofServers,
     server: honoured,
     doc: 'Clients at once',
   },
   'max-routes-per-client': {
     args: { count: integer(1, 0x7fffffff) },
+    client: ofServers,
     server: honoured,
     doc: 'Networks behind one client',
   },
@@ -154,6 +160,7 @@ export const server = {
   },
   'connect-freq-initial': {
     args: { count: integer(1, 0x7fffffff), interval: seconds(1, 86_400) },
+    client: ofServers,
     server: honoured,
     since: '2.6',
     doc: 'Answers to first packets within so many seconds',

@@ -20,6 +20,8 @@ import { both, type Directives, honoured, noop, protocol, refused } from './dire
 const DAY = 86_400
 const MONTHS = 31_536_000
 const waits = refused('a server waits for its clients; remove the line')
+const ofServers = noop('only servers have it to do')
+const nobody = noop('a server connects to nobody')
 
 export const transport = {
   mode: {
@@ -44,13 +46,13 @@ export const transport = {
   'remote-random': {
     args: {},
     client: honoured,
-    server: waits,
+    server: nobody,
     doc: 'Tries servers in random order',
   },
   'remote-random-hostname': {
     args: {},
     client: honoured,
-    server: waits,
+    server: nobody,
     doc: 'Puts a random label before the name of the server, past caches of DNS',
   },
   proto: {
@@ -62,7 +64,7 @@ export const transport = {
   'proto-force': {
     args: { protocol: choice('udp', 'udp4', 'udp6', 'tcp', 'tcp4', 'tcp6') },
     client: honoured,
-    server: waits,
+    server: nobody,
     doc: 'Of the servers to connect to, only those of one protocol',
   },
   port: {
@@ -75,7 +77,7 @@ export const transport = {
   rport: {
     args: { port },
     client: honoured,
-    server: waits,
+    server: nobody,
     connection: true,
     doc: 'Port of the server, where `remote` names none',
   },
@@ -147,28 +149,28 @@ export const transport = {
   'connect-retry': {
     args: { wait: seconds(1, 65_535), max: optional(seconds(1, 65_535)) },
     client: honoured,
-    server: waits,
+    server: nobody,
     connection: true,
     doc: 'Seconds between attempts to connect, and how far they may grow',
   },
   'connect-retry-max': {
     args: { count: either(constant('unlimited', Infinity), integer(1, 0x7fffffff)) },
     client: honoured,
-    server: waits,
+    server: nobody,
     connection: true,
     doc: 'How many times each server is tried',
   },
   'connect-timeout': {
     args: { wait: seconds(1, 65_535) },
     client: honoured,
-    server: waits,
+    server: nobody,
     connection: true,
     doc: 'Seconds to wait for the first answer of a server',
   },
   'server-poll-timeout': {
     args: { wait: seconds(1, 65_535) },
     client: honoured,
-    server: waits,
+    server: nobody,
     connection: true,
     doc: 'The same as `connect-timeout`',
   },
@@ -190,7 +192,7 @@ export const transport = {
       values: some(anyText),
     },
     client: honoured,
-    server: waits,
+    server: nobody,
     connection: true,
     repeats: true,
     doc: 'What is said to the HTTP proxy',
@@ -198,7 +200,7 @@ export const transport = {
   'http-proxy-user-pass': {
     args: { file },
     client: honoured,
-    server: waits,
+    server: nobody,
     connection: true,
     inline: true,
     doc: 'Name and password for the HTTP proxy, on two lines',
@@ -377,11 +379,13 @@ export const transport = {
   'bcast-buffers': {
     args: { count: integer(1, 0x7fffffff) },
     server: noop('packets to all clients are not queued'),
+    client: ofServers,
     doc: 'Queue of packets to all clients',
   },
   'tcp-queue-limit': {
     args: { packets: integer(1, 0x7fffffff, 'packets') },
     server: noop('what a client over TCP does not take is limited in bytes'),
+    client: ofServers,
     doc: 'Queue of packets to a client over TCP',
   },
   'hash-size': {

@@ -9,6 +9,7 @@ import {
   integer,
   ipv4,
   ipv6,
+  ipv6Network,
   ipv6Prefix,
   netmask,
   optional,
@@ -167,7 +168,7 @@ export const tunnel = {
   },
   'route-ipv6': {
     args: {
-      network: ipv6Prefix(0, 128),
+      network: ipv6Network,
       gateway: optional(either(choice('default', 'net_gateway'), ipv6)),
       metric: optional(metric),
     },
