@@ -90,7 +90,8 @@ export class Streams {
     const none = new Uint8Array(0)
     const stream: Stream = { end: own, out: none, rest: none, alive: true, unwatch: () => {} }
     const key = `${ifindex}:${peerId}`
-    this.deleted(ifindex, peerId)
+    const early = this.#early.get(key) ?? []
+    this.deleted(ifindex, peerId) // one that had the number before
     this.#streams.set(key, stream)
     stream.unwatch = watch.add(own, () => {
       if (this.#read(stream, (packet) => send(client, ifindex, packet, peerId))) return
@@ -100,8 +101,7 @@ export class Streams {
       // The program has closed its socket: to the kernel's driver that is the end of the peer.
       if (stream.alive) client.peerDel(ifindex, peerId).catch(() => {})
     })
-    for (const packet of this.#early.get(key) ?? []) this.#write(stream, packet)
-    this.#early.delete(key)
+    for (const packet of early) this.#write(stream, packet)
     if (registered.has(ifindex)) return
     registered.add(ifindex)
     await client.packetRegister(ifindex)
