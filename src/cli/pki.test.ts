@@ -43,6 +43,7 @@ describe('ovpn pki, as typed', () => {
     ['list', 0, /NAME .*\nvpn.example.com +server +valid .*\nlaptop +client +valid/, 'both'],
     ['revoke laptop', 0, /revoked 2 of laptop: [0-9A-F]{32}, [0-9A-F]{32}/, 'revoked'],
     ['revoke laptop', 1, /no certificate that could be revoked/, 'revoked before'],
+    ['crl', 0, /made pki\/crl.pem, valid as long as the authority/, 'the list anew'],
     ['list --json', 0, /"name":"laptop".*"state":"revoked"/, 'for programs'],
     ['list --dir other', 1, /no certificate authority in other/, 'another folder'],
   ]

@@ -70,6 +70,18 @@ export function pkiCommand(environment: Environment): Command {
       }),
     )
 
+  const crl = withDir(new Command('crl'))
+    .description(
+      'write the list of revoked certificates anew: one that expires locks everybody out',
+    )
+    .action(({ dir }: PkiOptions) =>
+      told(async () => {
+        const pki = Pki.open(dir)
+        await pki.refreshCrl()
+        environment.print(`made ${pki.files('').crl}, valid as long as the authority`)
+      }),
+    )
+
   const list = withJson(withDir(new Command('list')))
     .description('what was given out, and until when it is valid')
     .action(({ dir, json }: PkiOptions) =>
@@ -86,6 +98,7 @@ export function pkiCommand(environment: Environment): Command {
     'ovpn pki list --json | jq -r \'.[] | select(.state == "expired").name\'',
   )
   withExamples(revoke, 'ovpn pki revoke laptop')
+  withExamples(crl, 'ovpn pki crl --dir /etc/openvpn/easy-rsa/pki')
   return new Command('pki')
     .description('certificates: an authority of your own, in a folder as easy-rsa has it')
     .addCommand(init)
@@ -94,6 +107,7 @@ export function pkiCommand(environment: Environment): Command {
       withExamples(issue('client'), 'ovpn pki client laptop', 'ovpn pki client laptop --renew'),
     )
     .addCommand(revoke)
+    .addCommand(crl)
     .addCommand(list)
 }
 
