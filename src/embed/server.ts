@@ -98,7 +98,8 @@ export class EmbeddedServer extends EventEmitter<ServerEvents> {
 export async function createServer(options: ServerOptions): Promise<EmbeddedServer> {
   const { config: text, folder = '.', driver: kind = 'own', socket = DEFAULT_SOCKET } = options
   const { authenticate, admit, workers } = options
-  const config = readServerConfig({ file: `${folder}/server.conf`, text }, files)
+  const source = { file: `${folder}/server.conf`, text }
+  const config = readServerConfig(source, files, authenticate !== undefined)
   // Events may come before there is anybody to tell.
   let server: EmbeddedServer | undefined
   const log = (text: string) => server?.emit('log', text)

@@ -22,7 +22,7 @@ import {
 
 const wait = either(constant('infinite', Infinity), seconds(1, 60))
 const none = either(constant('*', undefined), host)
-const hash = 'AB:'.repeat(31) + 'ab'
+const hash = `${'AB:'.repeat(31)}ab`
 
 describe('kinds of arguments', () => {
   const rows: [kind: Kind<unknown>, text: string, value: unknown, why: string][] = [

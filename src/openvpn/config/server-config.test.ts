@@ -328,6 +328,11 @@ describe("a server's configuration", () => {
     })
   }
 
+  it('leaves passwords to a program that decides about them', () => {
+    const text = `${BASE}verify-client-cert none\nusername-as-common-name`
+    assert.equal(readServerConfig({ file: 'x', text }, files, true).verifyClientCert, 'none')
+  })
+
   it('takes compress migrate and framing that is none', () => {
     assert.equal(read(`${BASE}compress migrate`).compressMigrate, true)
     assert.equal(read(`${BASE}compress stub-v2\npush "compress stub-v2"`).compressMigrate, false)

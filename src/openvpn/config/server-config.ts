@@ -127,16 +127,20 @@ interface AuthGenToken {
   readonly secret: Uint8Array | undefined
 }
 
-/** Throws a ConfigError with all that is wrong. */
-export function readServerConfig(source: Source, files: Files): ServerConfig {
+/**
+ * `decides`: the program that runs the server decides about passwords itself.
+ *
+ * @throws ConfigError with all that is wrong
+ */
+export function readServerConfig(source: Source, files: Files, decides = false): ServerConfig {
   const settings = parse(source, 'server', files)
-  const config = serverConfig(settings, files)
+  const config = serverConfig(settings, files, decides)
   settings.check()
   return config
 }
 
 /** As far as it goes: `settings` then has what is wrong. */
-export function serverConfig(settings: Settings, files: Files): ServerConfig {
+export function serverConfig(settings: Settings, files: Files, decides = false): ServerConfig {
   const fields = new Fields(settings, files)
   const network = readNetwork(settings)
   const addresses = readAddresses(settings)
@@ -201,7 +205,8 @@ export function serverConfig(settings: Settings, files: Files): ServerConfig {
     clientCrresponse: fields.command('client-crresponse'),
     learnAddress: fields.command('learn-address'),
   }
-  checkAuthentication(settings, config)
+  const asked = decides || settings.has('auth-user-pass-verify') || config.management?.clientAuth
+  if (!asked) checkAuthentication(settings, config)
   return config
 }
 
@@ -449,19 +454,17 @@ function readCompress(settings: Settings): boolean {
   return false
 }
 
-/** Somebody decides who may come. */
+/** What asks for passwords where nobody decides about them. */
 function checkAuthentication(settings: Settings, config: ServerConfig): void {
-  const decides = settings.has('auth-user-pass-verify') || (config.management?.clientAuth ?? false)
+  const add = "add 'auth-user-pass-verify COMMAND via-file', or 'management-client-auth'"
   const none = settings.last('verify-client-cert')
-  if (config.verifyClientCert !== 'require' && !decides) {
-    const message =
-      "clients without a certificate need a password: add 'auth-user-pass-verify COMMAND via-file', or 'management-client-auth'"
+  if (config.verifyClientCert !== 'require') {
+    const message = `clients without a certificate need a password: ${add}`
     settings.problem('missing', none?.place, message)
   }
   for (const name of ['username-as-common-name', 'auth-user-pass-optional'] as const) {
     const setting = settings.last(name)
-    if (setting === undefined || decides) continue
-    const message = `'${name}' needs passwords: add 'auth-user-pass-verify COMMAND via-file', or 'management-client-auth'`
-    settings.problem('missing', setting.place, message)
+    if (setting === undefined) continue
+    settings.problem('missing', setting.place, `'${name}' needs passwords: ${add}`)
   }
 }
