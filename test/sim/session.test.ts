@@ -1,4 +1,5 @@
 /** Sessions with the TLS that they have in earnest, in memory and in real time. */
+// npm test: load 0.3
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import type { DoorSettings } from '../../src/openvpn/proto/cookie.ts'
