@@ -2,11 +2,12 @@
  * The driver as a process: the unix socket it listens on, and who may connect. Devices are src/driver/worker/host.ts's,
  * messages src/driver/server.ts's.
  */
-import { chmodSync, chownSync, mkdirSync, readFileSync, statSync, unlinkSync } from 'node:fs'
+import { chmodSync, chownSync, mkdirSync, statSync, unlinkSync } from 'node:fs'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { dirname } from 'node:path'
 import type { DriverLog, LocalDriver } from '../runtime/driver.ts'
 import { originOfConnection } from '../runtime/origin.ts'
+import { groupId } from '../runtime/users.ts'
 import { CliError } from './errors.ts'
 
 export interface ListenOptions {
@@ -128,14 +129,4 @@ function inode(path: string): number | undefined {
   } catch {
     return undefined
   }
-}
-
-/** The number of a group, by its name or number. */
-function groupId(group: string): number {
-  if (/^\d+$/.test(group)) return Number(group)
-  for (const line of readFileSync('/etc/group', 'utf8').split('\n')) {
-    const [name, , number] = line.split(':')
-    if (name === group && number !== undefined) return Number(number)
-  }
-  throw new CliError(`there is no group '${group}' in /etc/group`)
 }

@@ -1,18 +1,22 @@
 /** `ovpn server [CONFIG]`: an OpenVPN server, from an ordinary configuration file; without one, from a folder that it makes itself. */
-import { appendFileSync, writeFileSync } from 'node:fs'
+import { openSync, writeFileSync, writeSync } from 'node:fs'
 import { setPriority } from 'node:os'
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { formatPlace } from '../openvpn/config/parse.ts'
 import { readServerConfig, type ServerConfig } from '../openvpn/config/server-config.ts'
 import type { ConnectedClient, ServerPolicy } from '../openvpn/server/policy.ts'
 import { realAddress } from '../openvpn/status.ts'
+import { becomeUser } from '../platform/privileges.ts'
 import {
   type ConfiguredServer,
+  type KeptFiles,
   openConfiguredServer,
+  openKeptFiles,
   type ServerSignal,
 } from '../runtime/configured-server.ts'
 import { type DriverKind, type OpenedDriver, openDriverClient } from '../runtime/driver-client.ts'
 import { files } from '../runtime/files.ts'
+import { groupId, userId } from '../runtime/users.ts'
 import type { Environment } from './compose.ts'
 import { readSource } from './config-files.ts'
 import { attempt, CliError } from './errors.ts'
@@ -83,13 +87,19 @@ async function serve(
   if (config.writepid !== undefined) writeFileSync(config.writepid, `${process.pid}\n`)
   if (config.nice !== undefined) setPriority(config.nice)
   if (netns !== undefined) environment.enterNetns(netns)
+  const kept = await attempt('cannot write what the server keeps', () => openKeptFiles(config))
+  await attempt('cannot become another user', () => giveUpRoot(config))
   const driver = await attempt('cannot reach the driver', () =>
     openDriverClient(kind, socket, { error: log, info: () => {}, debug: () => {} }),
   )
   try {
-    await new ServerProcess(environment, driver, { read, made, workers: options.workers, log }).run(
-      config,
-    )
+    await new ServerProcess(environment, driver, {
+      read,
+      made,
+      kept,
+      workers: options.workers,
+      log,
+    }).run(config)
   } finally {
     await driver.close()
   }
@@ -99,6 +109,7 @@ interface ProcessParts {
   /** The configuration as it is now. */
   read(): Promise<ServerConfig>
   readonly made: QuickStart | undefined
+  readonly kept: KeptFiles
   readonly workers: number | undefined
   readonly log: (text: string) => void
 }
@@ -144,10 +155,11 @@ class ServerProcess {
   }
 
   #open(config: ServerConfig): Promise<ConfiguredServer> {
-    const { log, workers } = this.#parts
+    const { log, workers, kept } = this.#parts
     return openConfiguredServer(this.#driver.client, config, {
       policy: announcing(log),
       workers,
+      kept,
       log,
       failed: (error) => {
         log(`the driver has failed: ${textOf(error)}`)
@@ -185,15 +197,22 @@ class ServerProcess {
   }
 }
 
+/** `user` and `group`: before there are threads, so that all of them have no more than the network takes. */
+function giveUpRoot({ user, group }: ServerConfig): void {
+  if (user === undefined && group === undefined) return
+  const uid = user === undefined ? undefined : userId(user)
+  becomeUser(uid, group === undefined ? undefined : groupId(group))
+}
+
 /** To standard output, or the file that `log` names; nothing with `verb 0`. */
 function createServerLog(environment: Environment, config: ServerConfig): (text: string) => void {
   const { log, verb, suppressTimestamps } = config
-  if (log !== undefined && !log.append) writeFileSync(log.path, '')
+  const fd = log && openSync(log.path, log.append ? 'a' : 'w', 0o640)
   return (text) => {
     if (verb === 0) return
     const line = suppressTimestamps ? text : `${formatTime(environment.date())} ${text}`
-    if (log === undefined) environment.print(line)
-    else appendFileSync(log.path, `${line}\n`)
+    if (fd === undefined) environment.print(line)
+    else writeSync(fd, `${line}\n`)
   }
 }
 

@@ -13,7 +13,11 @@ import type {
   Farewell,
 } from '../openvpn/server/policy.ts'
 import type { StatusClient } from '../openvpn/status.ts'
-import { openConfiguredServer, type ServerSignal } from '../runtime/configured-server.ts'
+import {
+  openConfiguredServer,
+  openKeptFiles,
+  type ServerSignal,
+} from '../runtime/configured-server.ts'
 import { type DriverKind, type OpenedDriver, openDriverClient } from '../runtime/driver-client.ts'
 import { files } from '../runtime/files.ts'
 import type { RunningServer } from '../runtime/server.ts'
@@ -115,6 +119,7 @@ export async function createServer(options: ServerOptions): Promise<EmbeddedServ
         disconnected: (client, farewell) => server?.emit('disconnected', client, farewell),
       },
       workers,
+      kept: openKeptFiles(config),
       log,
       failed: (error) => server?.emit('failed', error),
       signal: (name) => server?.emit('signal', name),

@@ -4,7 +4,7 @@ import { check } from './error.ts'
 import { EFD_CLOEXEC, EPOLL, SOCK_CLOEXEC } from './layout.ts'
 import { openLibc } from './libc.ts'
 import { createBlock } from './memory.ts'
-import type { Ready } from './watch-thread.ts'
+import type { Ready } from './ready-thread.ts'
 
 const EPOLLRDHUP = 0x2000
 const EPOLLONESHOT = 1 << 30
@@ -42,7 +42,7 @@ export class Watch {
     this.#epoll = check(this.#os.epollCreate(SOCK_CLOEXEC), 'epoll_create1', 'cannot watch')
     this.#wake = check(this.#os.eventfd(0, EFD_CLOEXEC), 'eventfd', 'cannot watch')
     this.#control(EPOLL.CTL_ADD, this.#wake, WAKE, EPOLL.IN)
-    this.#thread = new Worker(new URL('./watch-thread.ts', import.meta.url), {
+    this.#thread = new Worker(new URL('./ready-thread.ts', import.meta.url), {
       workerData: { epoll: this.#epoll },
     })
     this.#thread.on('message', (ready: Ready) => {

@@ -2,7 +2,6 @@
  * A server from its configuration file, with all that the file asks for beside it: scripts, tokens, the management interface, files of
  * status and addresses. What the parts do is src/openvpn/server's.
  */
-import { renameSync, writeFileSync } from 'node:fs'
 import { isIP } from 'node:net'
 import type { DriverClient } from '../driver/client.ts'
 import type { Listener, ServerConfig } from '../openvpn/config/server-config.ts'
@@ -20,6 +19,7 @@ import { statusLines } from '../openvpn/status.ts'
 import type { SocketOptions } from '../platform/datagrams.ts'
 import { realClock } from './clock.ts'
 import { fileWatch } from './files.ts'
+import { type KeptFile, openKeptFile } from './kept-file.ts'
 import { connectManagement, type ManagementPlace, serveManagement } from './management-socket.ts'
 import { runScript } from './scripts.ts'
 import { type ListenAddress, openServer, type RunningServer } from './server.ts'
@@ -34,10 +34,26 @@ export interface ConfiguredOptions {
   /** Of the private key, where it is to be asked for. */
   readonly passphrase?: string | undefined
   readonly workers?: number | undefined
+  /** Its files, opened while that was possible. */
+  readonly kept: KeptFiles
   readonly log: (text: string) => void
   readonly failed: (error: unknown) => void
   /** Somebody asks for it at the management interface. */
   readonly signal: (name: ServerSignal) => void
+}
+
+export interface KeptFiles {
+  readonly status: KeptFile | undefined
+  readonly pool: KeptFile | undefined
+}
+
+/** Opens what a server writes while it runs. @throws Error for what cannot be opened */
+export function openKeptFiles({ status, poolPersist }: ServerConfig): KeptFiles {
+  const writes = poolPersist !== undefined && poolPersist.interval > 0
+  return {
+    status: status && openKeptFile(status.path),
+    pool: writes ? openKeptFile(poolPersist.path) : undefined,
+  }
 }
 
 export interface ConfiguredServer extends RunningServer {
@@ -61,7 +77,7 @@ export async function openConfiguredServer(
   options: ConfiguredOptions,
 ): Promise<ConfiguredServer> {
   const unixSeconds = () => Math.floor(realClock.date().getTime() / 1000)
-  const { passphrase, workers, failed } = options
+  const { passphrase, workers, failed, kept } = options
   const { poolPersist } = config
   let running: RunningServer | undefined
   let verbosity = config.verb
@@ -198,12 +214,12 @@ export async function openConfiguredServer(
   const { status } = config
   if (status !== undefined) {
     keep('status', status.interval, async () => {
-      replaceFile(status.path, `${(await statusText()).join('\n')}\n`)
+      kept.status?.write(`${(await statusText()).join('\n')}\n`)
     })
   }
   const persist = () => {
     if (poolPersist !== undefined && poolPersist.interval > 0) {
-      replaceFile(poolPersist.path, pool.persisted())
+      kept.pool?.write(pool.persisted())
     }
   }
   if (poolPersist !== undefined && poolPersist.interval > 0) {
@@ -273,13 +289,6 @@ const FIXED = [
 function every(ms: number, call: () => void): () => void {
   const timer = setInterval(call, ms)
   return () => clearInterval(timer)
-}
-
-/** Never half of a file is to be seen. */
-function replaceFile(path: string, content: string): void {
-  const next = `${path}.new`
-  writeFileSync(next, content, { mode: 0o640 })
-  renameSync(next, path)
 }
 
 function createTokens(config: ServerConfig, now: () => number): Tokens | undefined {

@@ -1,4 +1,5 @@
 /** Addresses and routes of a network namespace, through the kernel's rtnetlink (openvpn/network.ts). */
+import { networkInterfaces } from 'node:os'
 import { message, NLM_F, NLMSG_HDRLEN } from '../netlink/message.ts'
 import {
   decodeRoute,
@@ -19,7 +20,9 @@ const NETLINK_ROUTE = 0
 const ESRCH = 3
 const RTPROT_STATIC = 4
 const RT_SCOPE_LINK = 253
+const RTN_UNICAST = 1
 const RTN_UNREACHABLE = 7
+const MAIN_TABLE = 254
 /** IFA_F_NODAD: an address of a tunnel is nobody else's, so IPv6 need not look for others that have it. */
 const NODAD = 2
 
@@ -39,8 +42,11 @@ export function createNetwork(netns?: number): Network {
     }
   }
   return {
-    up(ifindex, mtu) {
-      const change = encodeLink({ index: ifindex, mtu, flags: IFF.UP, change: IFF.UP })
+    up(ifindex, mtu, queueLength) {
+      const change = encodeLink({
+        ...{ index: ifindex, mtu, flags: IFF.UP, change: IFF.UP },
+        ...(queueLength !== undefined && { queueLength }),
+      })
       ask(RTM.NEWLINK, 0, change, `bring interface ${ifindex} up`)
     },
     addAddress(ifindex, address) {
@@ -74,6 +80,24 @@ export function createNetwork(netns?: number): Network {
         throw error
       }
       return answer === undefined ? undefined : nextHopOf(answer)
+    },
+    defaultHop(family) {
+      const query = encodeRoute({
+        family: family === 4 ? AF_INET : AF_INET6,
+        protocol: 0,
+        table: 0,
+      })
+      const routes = ask(RTM.GETROUTE, NLM_F.DUMP, query, 'list the routes')
+        .map((answer) => ({ answer, route: decodeRoute(answer.subarray(NLMSG_HDRLEN)) }))
+        .filter(({ route }) => route.destination === undefined && route.table === MAIN_TABLE)
+        .filter(({ route }) => (route.type ?? RTN_UNICAST) === RTN_UNICAST)
+        .sort((a, b) => (a.route.priority ?? 0) - (b.route.priority ?? 0))
+      return routes[0] === undefined ? undefined : nextHopOf(routes[0].answer)
+    },
+    localNetwork(wanted) {
+      const all = Object.values(networkInterfaces()).flatMap((some) => some ?? [])
+      const [address, prefix] = all.find((one) => one.address === wanted)?.cidr?.split('/') ?? []
+      return address === undefined ? undefined : { address, prefix: Number(prefix) }
     },
   }
 }
@@ -116,6 +140,7 @@ function routeOf({
   ifindex,
   metric,
   unreachable,
+  table,
 }: SystemRoute): Uint8Array {
   const network = parseAddress(destination)
   return encodeRoute({
@@ -128,6 +153,7 @@ function routeOf({
     ...(gateway === undefined ? {} : { gateway: parseAddress(gateway) }),
     ...(ifindex === undefined ? {} : { oif: ifindex }),
     ...(metric === undefined ? {} : { priority: metric }),
+    ...(table === undefined ? {} : { table }),
   })
 }
 
