@@ -147,6 +147,7 @@ async function supervise(
   if (number === '') return
   const listener = new Listener(takeFdOf(launcher.pid, Number(number)))
   const watch = new Watch([...ownCommand(), HELP])
+  await watch.started()
   const supervisor = new Supervisor({
     listener,
     watch,

@@ -52,6 +52,14 @@ export class Watch {
   }
 
   /**
+   * Resolves when watching has begun. What is opened before may be held open by the thread's own table of descriptors, so that
+   * its other end never hears of its end.
+   */
+  async started(): Promise<void> {
+    await this.#apart
+  }
+
+  /**
    * Calls `readable` whenever there is something to read at `fd`, or its other end is closed. To be ended before `fd` is
    * closed. Returns what ends it.
    */
