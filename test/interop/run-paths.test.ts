@@ -83,6 +83,45 @@ describe('two OpenVPN servers beside each other, over IPv6', { skip }, () => {
   })
 })
 
+describe('one OpenVPN 2.7 server with several sockets', { skip }, () => {
+  let lab: Lab
+  let server: Running
+  const rows: [series: string, Transport, port: number][] = [
+    ['2.7', 'udp', 1194],
+    ['2.6', 'udp', 1200],
+    ['2.6', 'tcp', 1195],
+  ]
+  before(async () => {
+    lab = openLab()
+    while (lab.hosts.length < rows.length) lab.addHost()
+    forward(lab.server)
+    const [first, second] = lab.hosts.map(({ server }) => server.ipv4)
+    const more = [
+      ...[`local ${first} 1194 udp`, `local ${second} 1200 udp`, 'local * 1195 tcp-server'],
+      'tun-mtu 1400',
+    ]
+    server = lab.startServer({ program: programs['2.7']!, offload: true, more }, 'udp')
+    await server.says(STARTED)
+    for (const [i, [series, transport, port]] of rows.entries()) {
+      const about = { program: programs[series]!, offload: true, name: `client${i}` }
+      const side = { ...about, host: lab.hosts[i]!, port, more: ['tun-mtu 1400'] }
+      await lab.startClient(side, transport).says(STARTED)
+      await answers(lab.hosts[i]!.netns, SERVER_VPN)
+    }
+  })
+  after(() => lab.close())
+
+  it('is offloaded', () => assert.match(server.stdout, OFFLOADED))
+
+  it('serves the clients of each, and they reach each other', async () => {
+    const [udp, other, tcp] = lab.hosts as [Host, Host, Host]
+    await transfer({ from: udp.netns, to: lab.server, address: SERVER_VPN })
+    await transfer({ from: lab.server, to: other.netns, address: vpnAddress(other, 'inet') })
+    await transfer({ from: udp.netns, to: tcp.netns, address: vpnAddress(tcp, 'inet') })
+    assert.equal(await ping(tcp.netns, vpnAddress(other, 'inet')), 0)
+  })
+})
+
 /** What a client was given in the tunnel. */
 function vpnAddress(host: Host, family: 'inet' | 'inet6'): string {
   const shown = host.netns.ip('addr show dev tun0 scope global')
