@@ -20,6 +20,7 @@ import { openPair, openRelay, type RelaySocket } from '../platform/relay.ts'
 import {
   architecture,
   type CallNumbers,
+  fdLimit,
   type Listener,
   readMemory,
   type TrappedCall,
@@ -100,8 +101,9 @@ const PLAIN_OPTIONS = [2, 7, 8, 12, 16, 20, 21, 29]
 const PRIVILEGED_OPTIONS = [32, 33, 36]
 const SOL_NETLINK = 270
 const NETLINK_LISTEN_ALL_NSID = 8
-/** Each takes four descriptors here. */
+/** Each takes three descriptors here; the driver needs its own. */
 const MAX_SOCKETS = 4096
+const FDS_PER_SOCKET = 6
 /** Calls that are taken before anything else has its turn. */
 const CALLS_AT_ONCE = 64
 const SIGNAL_LOOK_MS = 50
@@ -116,6 +118,7 @@ export class Supervisor {
   readonly #groups = new Set<number>()
   readonly #names = new Map<number, CallName>()
   readonly #streams: Streams
+  readonly #mostSockets = Math.min(MAX_SOCKETS, fdLimit(0).soft / FDS_PER_SOCKET)
   #cursor = 0
   #signals: NodeJS.Timeout | undefined
 
@@ -246,7 +249,7 @@ export class Supervisor {
     const protocol = PROTOCOL[number]
     const type = flags & 0xf
     if (family !== AF_NETLINK || protocol === undefined || (type !== 2 && type !== 3)) return 'pass'
-    if (this.#served.size >= MAX_SOCKETS) return -ENFILE
+    if (this.#served.size >= this.#mostSockets) return -ENFILE
     using opened = new DisposableStack()
     const netns = openNetnsOf(call.tid)
     opened.defer(() => this.#os.close(netns))
