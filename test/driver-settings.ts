@@ -7,8 +7,10 @@ const KINDS: { readonly [kind: string]: DriverSettings } = {
   'two-workers': { workers: 2 },
 }
 
-/** All kinds but the one that is taken unless another is asked for. */
-export const OTHER_DRIVERS = Object.keys(KINDS).filter((kind) => kind !== 'fast')
+export const DRIVERS = Object.keys(KINDS)
+
+/** All but the one that is taken unless another is asked for. */
+export const OTHER_DRIVERS = DRIVERS.filter((kind) => kind !== 'fast')
 
 /** What the driver asked for is to be started with. */
 export function driverSettings(): DriverSettings {

@@ -29,6 +29,7 @@ import { describe, type Names, type Step } from './transcript.ts'
 
 /** How long a request is given that need not be answered. */
 const UNANSWERED_MS = 50
+const DUMP_REQUEST = NLM_F.REQUEST | NLM_F.DUMP
 /** Command of a relayed control packet in our driver. */
 const RELAYED = 68
 const ANSWER_MS = 10_000
@@ -71,7 +72,7 @@ export class Theatre {
     return `t${++this.#lastDevice}`
   }
 
-  /** Sends a request and gives all that comes until it is answered. */
+  /** Sends a request and gives all that comes until it is answered; `waits`: it asks for that. A dump is answered anyway. */
   async exchange(
     port: Port,
     type: number,
@@ -82,11 +83,12 @@ export class Theatre {
     const seq = ++this.#seq
     const all = NLM_F.REQUEST | NLM_F.ACK
     port.send(message({ type, flags: waits ? flags | all : flags, seq, pid: 0 }, payload))
+    const answered = waits || (flags & DUMP_REQUEST) === DUMP_REQUEST
     const found: Message[] = []
     for (;;) {
-      const come = await received(port, waits ? ANSWER_MS : UNANSWERED_MS)
+      const come = await received(port, answered ? ANSWER_MS : UNANSWERED_MS)
       if (come === undefined) {
-        if (waits) throw new Error('the driver does not answer')
+        if (answered) throw new Error('the driver does not answer')
         return found
       }
       found.push(...come)
