@@ -56,7 +56,7 @@ export const TUNNELS: Pick<Tunnel, 'server' | 'client' | 'transport'>[] = [
 
 /** An emulated machine is slow, the more where others use its processors. */
 const PATIENCE_S = 60
-const RENEWAL_S = 5
+const RENEWAL_S = 8
 
 async function tunnel(
   wanted: (typeof TUNNELS)[number],
