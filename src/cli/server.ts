@@ -6,7 +6,7 @@ import { formatPlace } from '../openvpn/config/parse.ts'
 import { readServerConfig, type ServerConfig } from '../openvpn/config/server-config.ts'
 import type { ConnectedClient, ServerPolicy } from '../openvpn/server/policy.ts'
 import { realAddress } from '../openvpn/status.ts'
-import { becomeUser } from '../platform/privileges.ts'
+import { becomeUser, limitThread } from '../platform/privileges.ts'
 import {
   type ConfiguredServer,
   type KeptFiles,
@@ -143,6 +143,7 @@ class ServerProcess {
       this.#next = undefined
       const running = await this.#open(config)
       this.#running = running
+      limitThread()
       for (const { protocol, address, port } of running.listening) {
         log(`listening: ${protocol} ${formatEndpoint(address, port)}`)
       }
@@ -190,6 +191,12 @@ class ServerProcess {
     if (!anew && fixed.length === 0) {
       log('the configuration was read anew; clients stay connected')
       return
+    }
+    if (config.user !== undefined || config.group !== undefined) {
+      const what = anew ? 'a new start' : `a change of ${fixed.join(', ')}`
+      throw new Error(
+        `${what} takes privileges that were given up: end this process and start another`,
+      )
     }
     log(anew ? 'starting anew' : `starting anew, because of: ${fixed.join(', ')}`)
     this.#next = config

@@ -3,6 +3,7 @@ import { parentPort, workerData } from 'node:worker_threads'
 import { EPOLL } from './layout.ts'
 import { openLibc } from './libc.ts'
 import { createBlock } from './memory.ts'
+import { limitThread } from './privileges.ts'
 
 /** What the thread tells: pairs of a key and the events (EPOLLIN and the like) that are there. */
 export type Ready = number[]
@@ -10,6 +11,7 @@ export type Ready = number[]
 const EVENTS_AT_ONCE = 256
 const EINTR = 4
 
+limitThread()
 const os = openLibc()
 const { epoll } = workerData as { epoll: number }
 const events = createBlock(EVENTS_AT_ONCE * EPOLL.eventSize)

@@ -8,6 +8,7 @@ import { E, EPOLL, O_CLOEXEC } from '../../platform/layout.ts'
 import { openLibc } from '../../platform/libc.ts'
 import { createMemory } from '../../platform/memory.ts'
 import { openRouteWatch, RouteQuery } from '../../platform/netlink.ts'
+import { limitThread } from '../../platform/privileges.ts'
 import { steer } from '../../platform/steering.ts'
 import { parseClosedSockets } from '../../platform/udp.ts'
 import { IPV4_DESTINATION, IPV6_DESTINATION } from '../../wire/ip.ts'
@@ -540,6 +541,7 @@ function check(result: number, call: string): number {
   return result
 }
 
+limitThread()
 const { port, options } = workerData as { port: MessagePort; options: WorkerOptions }
 try {
   new Loop(options, port).run()
