@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url'
 import { OFFLOADED, openLab, ping, reached, SERVER_VPN, times } from './openvpn.ts'
 import { programs, STARTED, until, withoutProgram } from './programs.ts'
 
-const WITHOUT = fileURLToPath(new URL('./without-unshare.ts', import.meta.url))
+const CONFINED = fileURLToPath(new URL('./confined.ts', import.meta.url))
 
 describe('ovpn run without unshare()', () => {
   for (const series of ['2.6', '2.7']) {
@@ -13,7 +13,7 @@ describe('ovpn run without unshare()', () => {
       const lab = openLab()
       try {
         const side = { program: programs[series]!, offload: true }
-        const through = [process.execPath, WITHOUT]
+        const through = [process.execPath, CONFINED, 'insight']
         const far = lab.startServer({ ...side, through, more: ['reneg-sec 2'] }, 'tcp')
         await far.says(STARTED)
         const near = lab.startClient(side, 'tcp')
