@@ -242,8 +242,8 @@ const LONG: [series: string, Transport][] = [
   ['2.6', 'tcp'],
   ['2.7', 'tcp'],
 ]
-/** Of a hundred packets: under full load, one end uses a key now and then before the other has it. */
-const RENEWAL_LOSS = 4
+/** Of a hundred packets, to full queues: none is lost for want of a key, as run-driver.test.ts has the driver tell. */
+const RENEWAL_LOSS = 2
 
 for (const [series, transport] of LONG) {
   describe(`OpenVPN ${series} over ${transport}, in the course of time`, {
