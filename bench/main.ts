@@ -40,8 +40,9 @@ const PUBLISHED = fileURLToPath(new URL('../docs/performance.json', import.meta.
 const FORMATTER = fileURLToPath(new URL('../node_modules/.bin/biome', import.meta.url))
 const RESULTS = fileURLToPath(new URL('./results/', import.meta.url))
 
-/** What is measured of `ovpn` alone, each by a program of its own. */
+/** What does not fit the tables, each measured by a program of its own. */
 const PROGRAMS: { readonly [subject: string]: string } = {
+  handshakes: fileURLToPath(new URL('./handshakes.ts', import.meta.url)),
   peers: fileURLToPath(new URL('./peers.ts', import.meta.url)),
   run: fileURLToPath(new URL('./run-cost.ts', import.meta.url)),
 }
@@ -76,7 +77,7 @@ async function main(args: string[]): Promise<number> {
   return 0
 }
 
-/** The tables, and what is of `ovpn` alone. */
+/** The tables, and then the programs. */
 async function measureAll(options: BenchOptions): Promise<number> {
   const all = options.subjects.length === 0
   const subjects = options.subjects.filter((name) => PROGRAMS[name] === undefined)
@@ -84,10 +85,10 @@ async function measureAll(options: BenchOptions): Promise<number> {
     const code = await measure({ ...options, subjects })
     if (code !== 0) return code
   }
-  const publish = options.publish ? ['--publish'] : []
+  const args = ['--rounds', `${options.rounds}`, ...(options.publish ? ['--publish'] : [])]
   for (const [subject, program] of Object.entries(PROGRAMS)) {
     if (!all && !options.subjects.includes(subject)) continue
-    const child = Bun.spawn([process.execPath, program, ...publish], { stdio: INHERITED })
+    const child = Bun.spawn([process.execPath, program, ...args], { stdio: INHERITED })
     const code = await child.exited
     if (code !== 0) return code
   }

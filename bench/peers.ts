@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { tcpStreams } from './iperf.ts'
-import { type Running, run, start, until } from './process.ts'
+import { linesOf, type Running, residentKilobytes, run, start, until } from './process.ts'
 import { publishInto, table } from './report.ts'
 import { median, quantile } from './statistics.ts'
 import { createTopology, type End, inside } from './topology.ts'
@@ -108,20 +108,4 @@ async function startEnd(mode: 'mp' | 'p2p', own: End, other: End, vpn: string) {
       return JSON.parse(value) as Told
     },
   }
-}
-
-async function* linesOf(stream: ReadableStream<Uint8Array>): AsyncGenerator<string, undefined> {
-  const decoder = new TextDecoder()
-  let rest = ''
-  for await (const chunk of stream) {
-    rest += decoder.decode(chunk, { stream: true })
-    const lines = rest.split('\n')
-    rest = lines.pop()!
-    yield* lines
-  }
-  return undefined
-}
-
-function residentKilobytes(pid: number): number {
-  return Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1])
 }

@@ -1,4 +1,4 @@
-/** Owns running other programs: to their end, or in the background until stopped; and what CPU time they have used. */
+/** Owns running other programs: to their end, or in the background until stopped; what they say, and the CPU time and memory they use. */
 import { readFileSync } from 'node:fs'
 
 /** Clock ticks per second in /proc: USER_HZ, 100 on every Linux that Bun runs on (proc(5)). */
@@ -134,4 +134,24 @@ export function parseBusySeconds(stat: string): number {
     .slice(1)
     .map(Number)
   return (user! + nice! + system! + irq! + softirq!) / TICKS_PER_SECOND
+}
+
+/** Resident memory of a process, in KiB (proc(5), `status`). */
+export function residentKilobytes(pid: number): number {
+  return Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1])
+}
+
+/** Lines of what a program prints, without their ends. */
+export async function* linesOf(
+  stream: ReadableStream<Uint8Array>,
+): AsyncGenerator<string, undefined> {
+  const decoder = new TextDecoder()
+  let rest = ''
+  for await (const chunk of stream) {
+    rest += decoder.decode(chunk, { stream: true })
+    const lines = rest.split('\n')
+    rest = lines.pop()!
+    yield* lines
+  }
+  return undefined
 }

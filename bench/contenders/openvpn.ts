@@ -23,13 +23,13 @@ import {
 const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
 
 /** A series of OpenVPN: what its version has to begin with, so that a figure never bears the wrong name, and its command. */
-interface Series {
+export interface Series {
   readonly number: string
   findProgram(): Promise<string[]>
 }
 
 /** The machine's own. */
-const SERIES_26: Series = {
+export const SERIES_26: Series = {
   number: '2.6',
   async findProgram() {
     const path = Bun.which('openvpn', { PATH: `${process.env.PATH}:/usr/sbin` })
@@ -39,9 +39,15 @@ const SERIES_26: Series = {
 }
 
 /** Debian's newest, unpacked beside. */
-const SERIES_27: Series = {
+export const SERIES_27: Series = {
   number: '2.7',
   findProgram: async () => (await fetchPackage('openvpn')).run('/usr/sbin/openvpn'),
+}
+
+/** Rejects where there is none. */
+export async function versionOf({ findProgram }: Series): Promise<string> {
+  const { stdout } = Bun.spawnSync([...(await findProgram()), '--version']) // its status is 1
+  return /^OpenVPN (\S+)/.exec(stdout.toString())?.[1] ?? 'unknown'
 }
 
 export const openvpn26 = contender(SERIES_26, 'plain')
@@ -49,26 +55,23 @@ export const openvpn27 = contender(SERIES_27, 'plain')
 export const runOpenvpn26 = contender(SERIES_26, 'offloaded')
 export const runOpenvpn27 = contender(SERIES_27, 'offloaded')
 
-function contender({ number, findProgram }: Series, how: 'plain' | 'offloaded'): Contender {
+function contender(series: Series, how: 'plain' | 'offloaded'): Contender {
+  const { number, findProgram } = series
   const plainName = `openvpn ${number}`
   const offloaded = how === 'offloaded'
   const name = offloaded ? `ovpn run ${plainName}` : plainName
   const running: Running[] = []
   let folder: string | undefined
-  const version = async () => {
-    const { stdout } = Bun.spawnSync([...(await findProgram()), '--version']) // its status is 1
-    return /^OpenVPN (\S+)/.exec(stdout.toString())?.[1] ?? 'unknown'
-  }
   return {
     name,
     ciphers: ['aes-256-gcm', 'chacha20-poly1305'],
     transports: ['udp', 'tcp'],
     workers: [],
     ...(offloaded && { subjects: ['tcp', 'over-tcp'], against: plainName }),
-    version,
+    version: () => versionOf(series),
     async unavailable() {
       try {
-        const found = await version()
+        const found = await versionOf(series)
         if (!found.startsWith(`${number}.`)) return `this is OpenVPN ${found}`
       } catch (error) {
         return (error as Error).message
@@ -82,7 +85,9 @@ function contender({ number, findProgram }: Series, how: 'plain' | 'offloaded'):
       const near = await createIdentity(folder, 'near')
       const far = await createIdentity(folder, 'far')
       const program = await findProgram()
-      const command = offloaded ? [process.execPath, MAIN, 'run', '--driver', 'own', ...program] : program
+      const command = offloaded
+        ? [process.execPath, MAIN, 'run', '--driver', 'own', ...program]
+        : program
       const more = offloaded ? [] : ['--disable-dco']
       const begin = (side: Side) =>
         running.push(startInside(side.end.netns, [...command, ...settings(side, options), ...more]))
