@@ -25,8 +25,8 @@ import { Timers } from './timers.ts'
 import { type DeviceCounters, type DeviceWrite, GLUER_BYTES, Gluer } from './train.ts'
 import { DropCounters, type Verdict } from './verdict.ts'
 
-/** Sealed packets kept before they are sent: some trains of the largest size. */
-const OUTBOX_BYTES = 512 * 1024
+/** Sealed packets kept before they are sent: two trains of the largest size, so that the processor still has them in its cache. */
+const OUTBOX_BYTES = 160 * 1024
 
 export interface EngineSink {
   /** Sends every message of the outbox; it is cleared afterwards. */
