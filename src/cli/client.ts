@@ -10,10 +10,10 @@ import { createRunningClient } from '../runtime/client.ts'
 import { createDriver } from '../runtime/driver.ts'
 import { files } from '../runtime/files.ts'
 import { originOfNetns } from '../runtime/origin.ts'
+import { VERSION } from '../runtime/version.ts'
 import { type Environment, randomWord } from './compose.ts'
 import { CliError } from './errors.ts'
 import { formatTime } from './format.ts'
-import { VERSION } from '../runtime/version.ts'
 
 export function clientCommand(environment: Environment): Command {
   return new Command('client')

@@ -52,6 +52,7 @@ export const ARPHRD_NONE = 0xfffe
 const IFLA = {
   IFNAME: 3,
   MTU: 4,
+  TXQLEN: 13,
   LINKINFO: 18,
   STATS64: 23,
   NET_NS_FD: 28,
@@ -107,6 +108,8 @@ export interface LinkMessage {
   readonly change?: number
   readonly name?: string
   readonly mtu?: number
+  /** Packets. */
+  readonly queueLength?: number
   readonly kind?: string
   /** IFLA_OVPN_MODE of the kinds `ovpn` and `ovpn-dco`, as it stands: 0 is p2p, 1 is mp. */
   readonly mode?: number
@@ -197,9 +200,10 @@ function ifinfomsg(link: LinkMessage): Uint8Array {
 }
 
 function encodeLinkInto(writer: Writer, link: LinkMessage): Writer {
-  const { name, mtu, kind, mode, peer, netnsFd, linkNetnsId, carrier, counters } = link
+  const { name, mtu, queueLength, kind, mode, peer, netnsFd, linkNetnsId, carrier, counters } = link
   if (name !== undefined) writer.string(IFLA.IFNAME, name)
   if (mtu !== undefined) writer.u32(IFLA.MTU, mtu)
+  if (queueLength !== undefined) writer.u32(IFLA.TXQLEN, queueLength)
   if (netnsFd !== undefined) writer.u32(IFLA.NET_NS_FD, netnsFd)
   if (linkNetnsId !== undefined) writer.u32(IFLA.LINK_NETNSID, linkNetnsId)
   if (carrier !== undefined) writer.u8(IFLA.CARRIER, carrier ? 1 : 0)
@@ -238,6 +242,7 @@ function decodeLinkAt(payload: Uint8Array, base: number, ofPair: boolean): LinkM
     const { type } = attribute
     if (type === IFLA.IFNAME) link.name = readString(attribute)
     else if (type === IFLA.MTU) link.mtu = readU32(attribute)
+    else if (type === IFLA.TXQLEN) link.queueLength = readU32(attribute)
     else if (type === IFLA.NET_NS_FD) link.netnsFd = readU32(attribute)
     else if (type === IFLA.LINK_NETNSID) link.linkNetnsId = readS32(attribute)
     else if (type === IFLA.CARRIER) link.carrier = readU8(attribute) !== 0

@@ -2,20 +2,34 @@
 import { lookup } from 'node:dns/promises'
 import { isIP } from 'node:net'
 import type { DriverClient } from '../driver/client.ts'
-import { Client, type ClientEvents, type OpenedTransport } from '../openvpn/client/client.ts'
+import { certificateEnvironment, formatName, parseCertificate } from '../openvpn/certificate.ts'
+import {
+  type Advisor,
+  Client,
+  type ClientEvents,
+  type OpenedTransport,
+  type OpenHow,
+} from '../openvpn/client/client.ts'
 import type { Ask } from '../openvpn/client/credentials.ts'
 import type { ClientConfig, ConnectionEntry } from '../openvpn/config/client-config.ts'
+import { splitLine } from '../openvpn/config/syntax.ts'
 import { DataChannel } from '../openvpn/data-channel.ts'
 import { createIdentity } from '../openvpn/identity.ts'
+import type { PeerCertificates } from '../openvpn/proto/tls-engine.ts'
 import type { Endpoint } from '../openvpn/transport.ts'
 import type { SocketOptions } from '../platform/datagrams.ts'
+import { SO_RCVBUF, SO_RCVBUFFORCE, SO_SNDBUF, SO_SNDBUFFORCE } from '../platform/layout.ts'
+import { openLibc } from '../platform/libc.ts'
+import { setBuffer } from '../platform/sockopt.ts'
 import { Watch } from '../platform/watch.ts'
 import { realClock } from './clock.ts'
 import { openDatagrams } from './datagrams.ts'
-import { applyDns, nameservers } from './dns.ts'
+import { applyDns, nameservers, repairDns } from './dns.ts'
 import { fileWatch } from './files.ts'
 import { createNetwork } from './network.ts'
-import { connectStream } from './streams.ts'
+import { Proxies } from './proxies.ts'
+import { runScript } from './scripts.ts'
+import { type ConnectOptions, connectStream } from './streams.ts'
 
 export interface ClientOptions {
   readonly ask: Ask
@@ -23,6 +37,9 @@ export interface ClientOptions {
   /** Of the private key, where it is to be asked for. */
   readonly passphrase?: string | undefined
   readonly workers?: number | undefined
+  /** The system's DNS, where it is not that of `/etc/resolv.conf`: another namespace's. */
+  readonly resolvConf?: string | undefined
+  readonly advisor?: Advisor | undefined
   readonly log: (text: string) => void
   /** The driver is gone: nothing works from then on. */
   readonly failed: (error: unknown) => void
@@ -41,18 +58,27 @@ export function createRunningClient(
   options: ClientOptions,
   events: ClientEvents,
 ): RunningClient {
-  const { ask, version, passphrase, workers, log, failed } = options
+  const { ask, version, passphrase, workers, resolvConf, advisor, log, failed } = options
   const watch = new Watch()
-  const sockets = socketOptions(config)
+  const proxies = new Proxies(watch)
+  const network = createNetwork()
+  const { tlsVerify } = config
+  if (resolvConf === undefined) repairDns()
   const client = new Client(
     config,
     {
       ...realClock,
       ask,
       version,
+      advisor,
       log,
       resolve,
-      open: (entry, remote, signal) => open(watch, entry, remote, sockets, signal),
+      pid: process.pid,
+      open: (entry, remote, how) => open(watch, proxies, config, entry, remote, how),
+      setBuffers,
+      verify: async (peer) =>
+        tlsVerify === undefined ? undefined : verifyByScript(tlsVerify, peer, config, log),
+      run: (command, environment) => runScript(command, { environment }),
       openData: (name) =>
         DataChannel.open(
           driver,
@@ -64,9 +90,9 @@ export function createRunningClient(
           failed,
         ),
       hasEpochs: driver.extended,
-      network: createNetwork(),
-      nameservers: () => nameservers(),
-      applyDns: (device, plan) => applyDns(device, plan),
+      network,
+      nameservers: () => nameservers(resolvConf),
+      applyDns: (device, plan) => applyDns(device, plan, log, resolvConf),
       tls: createIdentity(config, {
         role: 'client',
         required: true,
@@ -89,26 +115,65 @@ async function resolve(host: string, family: 4 | 6 | undefined): Promise<readonl
 
 async function open(
   watch: Watch,
+  proxies: Proxies,
+  config: ClientConfig,
   entry: ConnectionEntry,
   remote: Endpoint,
-  sockets: SocketOptions,
-  signal: AbortSignal,
+  how: OpenHow,
 ): Promise<OpenedTransport> {
-  const { protocol, localHost, localPort, connectTimeout } = entry
-  const any = remote.address.includes(':') ? '::' : '0.0.0.0'
-  const address = localHost ?? any
+  const { protocol, localHost, localPort, connectTimeout, httpProxy, socksProxy } = entry
+  const sockets = socketOptions(config)
+  const family = remote.address.includes(':') ? 6 : 4
+  const any = family === 6 ? '::' : '0.0.0.0'
+  const [address = any] = localHost === undefined ? [] : await resolve(localHost, family)
+  const bound = localHost !== undefined || localPort !== undefined
+  const stream: ConnectOptions = {
+    ...sockets,
+    ...(bound && { local: { address, port: localPort ?? 0 } }),
+    timeoutMs: connectTimeout,
+    signal: how.signal,
+  }
+  if (httpProxy !== undefined) return proxies.openHttp(entry, httpProxy, remote, stream, how)
+  if (socksProxy !== undefined) return proxies.openSocks(entry, socksProxy, remote, stream, how)
   if (protocol === 'udp') {
     const transport = openDatagrams(watch, address, localPort ?? 0, sockets)
     return { transport, path: { remote } }
   }
-  const bound = localHost !== undefined || localPort !== undefined
-  const transport = await connectStream(watch, remote, {
-    ...sockets,
-    ...(bound && { local: { address, port: localPort ?? 0 } }),
-    timeoutMs: connectTimeout,
-    signal,
-  })
+  const transport = await connectStream(watch, remote, stream)
   return { transport, path: transport.path }
+}
+
+function setBuffers(
+  fd: number,
+  { sndbuf, rcvbuf }: { sndbuf?: number | undefined; rcvbuf?: number | undefined },
+): void {
+  const os = openLibc()
+  if (sndbuf !== undefined) setBuffer(os, fd, SO_SNDBUFFORCE, SO_SNDBUF, sndbuf)
+  if (rcvbuf !== undefined) setBuffer(os, fd, SO_RCVBUFFORCE, SO_RCVBUF, rcvbuf)
+}
+
+/** `tls-verify`: asked of each certificate with its depth, from the authority down. */
+async function verifyByScript(
+  command: string,
+  { chain }: PeerCertificates,
+  config: ClientConfig,
+  log: (text: string) => void,
+): Promise<string | undefined> {
+  const words = splitLine(command)
+  if (typeof words === 'string') return `tls-verify: ${words}`
+  const certificates = chain.map(parseCertificate)
+  const environment = {
+    ...Object.fromEntries(config.environment),
+    ...certificateEnvironment(certificates),
+    script_type: 'tls-verify',
+  }
+  for (let depth = certificates.length - 1; depth >= 0; depth--) {
+    const subject = formatName(certificates[depth]!.subject)
+    const { status, output } = await runScript([...words, String(depth), subject], { environment })
+    if (output !== '') log(`tls-verify: ${output}`)
+    if (status !== 0) return `certificate "${subject}": tls-verify refuses it`
+  }
+  return undefined
 }
 
 function socketOptions({ mark, bindDev, rcvbuf, sndbuf }: ClientConfig): SocketOptions {

@@ -284,6 +284,26 @@ export async function connectStream(
   options: ConnectOptions,
   os: Syscalls = openLibc(),
 ): Promise<StreamTransport> {
+  return createStream(watch, await connectSocket(watch, to, options, os), os)
+}
+
+/** Takes a connected socket, which is closed with the stream, or at once where this fails. @throws OsError */
+export function createStream(watch: Watch, fd: number, os: Syscalls = openLibc()): StreamTransport {
+  try {
+    return new Stream(os, watch, fd)
+  } catch (error) {
+    os.close(fd)
+    throw error
+  }
+}
+
+/** The descriptor of a connection. Rejects as `connectStream` does. */
+export async function connectSocket(
+  watch: Watch,
+  to: Endpoint,
+  options: ConnectOptions,
+  os: Syscalls = openLibc(),
+): Promise<number> {
   const attempt = `cannot connect to ${to.address} port ${to.port}`
   const fd = openSocket(os, to.address, options, attempt)
   try {
@@ -297,7 +317,7 @@ export async function connectStream(
     if (begun !== -EINPROGRESS) check(begun, 'connect', attempt)
     else await writable(watch, fd, options, attempt)
     check(-getOption(os, fd, SOL_SOCKET, SO_ERROR, attempt), 'connect', attempt)
-    return new Stream(os, watch, fd)
+    return fd
   } catch (error) {
     os.close(fd)
     throw error

@@ -25,6 +25,7 @@ import { PushCollector, parseOption } from '../proto/push.ts'
 import type { Millis } from '../proto/reliable.ts'
 import { Session, type SessionSettings } from '../proto/session.ts'
 import type { SessionError } from '../proto/session-error.ts'
+import type { PeerCertificates } from '../proto/tls-engine.ts'
 import type { TransportLink } from '../transport-link.ts'
 
 export interface AttemptSettings {
@@ -34,6 +35,8 @@ export interface AttemptSettings {
   readonly connectTimeout: Millis
   /** Until keepalive is known: no sign of the server for that long is its end. 0: never. */
   readonly pingRestart: Millis
+  /** How long the farewell is repeated until the server has it. */
+  readonly farewell: Millis
 }
 
 /** What the server gave. */
@@ -45,20 +48,22 @@ export interface Pushed {
 
 /** Why it is over. */
 export type Ending =
-  /** Nothing came. */
-  | { readonly kind: 'unreachable'; readonly text: string }
+  /** Nothing came; `code`: what the system says about names and connections. */
+  | { readonly kind: 'unreachable'; readonly text: string; readonly code?: string | undefined }
   /** The handshake failed, or the connection did later. */
   | { readonly kind: 'failed'; readonly text: string; readonly code?: string | undefined }
   | { readonly kind: 'refused'; readonly failure: AuthFailure }
   | { readonly kind: 'ordered'; readonly halt: boolean; readonly order: Order }
-  /** The server has said that it ends, or nothing was heard of it any more. */
-  | { readonly kind: 'lost'; readonly text: string }
+  /** The server has said that it ends, or nothing was heard of it any more; `code`: a SessionErrorCode or a DelReason. */
+  | { readonly kind: 'lost'; readonly text: string; readonly code?: string | undefined }
   /** What it pushed does not fit: `reject` by a filter, a cipher that is not allowed. */
   | { readonly kind: 'unsuitable'; readonly text: string }
   | { readonly kind: 'closed' }
 
 export interface AttemptEvents {
   stage(stage: Stage): void
+  /** The server's certificates are good as far as TLS knows; why they are refused all the same. */
+  verify(peer: PeerCertificates): Promise<string | undefined>
   /** All has been pushed: the owner makes the interface and gives it to `join`. */
   pushed(pushed: Pushed): void
   /** An update of what was pushed; the owner says whether it could follow. */
@@ -93,8 +98,7 @@ export interface JoinOptions {
 
 const FIRST_REQUEST: Millis = 1000
 const REQUEST_AGAIN: Millis = 5000
-/** How often counters are read, for limits of bytes and inactivity. */
-const NOTHING_SENT = 'nothing was heard of the server for too long'
+const NOTHING_HEARD = 'nothing was heard of the server for too long'
 
 export class Attempt {
   readonly link: TransportLink
@@ -112,6 +116,8 @@ export class Attempt {
   #requestAt: Millis = Number.POSITIVE_INFINITY
   #deadline: Millis
   #lastHeard: Millis
+  /** The server has asked for patience until then. */
+  #patientUntil: Millis = 0
   #cancel: (() => void) | undefined
   #cancelAt: Millis = Number.NaN
   #work: Promise<void> = Promise.resolve()
@@ -133,9 +139,9 @@ export class Attempt {
       settings.session,
       {
         send: (packet) => link.send(packet),
-        certificates: (keyId) => {
+        certificates: (keyId, peer) => {
           this.#advance('exchanging')
-          this.#session.admit(keyId)
+          void this.#verify(keyId, peer)
         },
         hello: (keyId, hello) => {
           if (keyId === 0) this.#serverOptions = hello.options
@@ -183,7 +189,9 @@ export class Attempt {
   /** The stream under it has ended. */
   transportEnded(error: Error | undefined): void {
     const text = error?.message ?? 'the server has closed the connection'
-    this.#end(this.#stage === 'connected' ? { kind: 'lost', text } : { kind: 'failed', text })
+    const code = this.#stage === 'reaching' ? 'ECONNRESET' : undefined
+    if (this.#stage === 'connected') this.#end({ kind: 'lost', text })
+    else this.#end({ kind: code === undefined ? 'failed' : 'unreachable', text, code })
   }
 
   /** Puts this end into the data channel, with the first key. Rejects with what the driver refuses. */
@@ -203,7 +211,7 @@ export class Attempt {
           mssfix,
         },
         {
-          removed: (reason) => this.#end({ kind: 'lost', text: REMOVED[reason] }),
+          removed: (reason) => this.#end({ kind: 'lost', text: REMOVED[reason], code: reason }),
           floated: (remote) => {
             this.link.move(remote)
             this.#events.floated()
@@ -222,7 +230,6 @@ export class Attempt {
       return
     }
     await peer.addKey(this.#session.dataKeys(0))
-    this.#deadline = Number.POSITIVE_INFINITY
     this.#advance('connected')
     this.#poll()
   }
@@ -245,17 +252,40 @@ export class Attempt {
     this.#serially(() => this.#peer?.setKeepalive(interval, timeout))
   }
 
+  /** Ends it for a reason of the owner's, without a word to the server. */
+  abandon(ending: Ending): void {
+    this.#end(ending)
+  }
+
   /** Ends it. `tellServer`: with a word to the server, which takes a moment. */
   async close(tellServer: boolean): Promise<void> {
     if (this.#stage === 'connected' && tellServer && this.#negotiated?.exitMessage === true) {
       this.#session.sendMessage('EXIT')
-      this.#session.poll(this.#world.now())
-      await new Promise<void>((resolve) => {
-        this.#world.schedule(this.#world.now() + FAREWELL, resolve)
-      })
+      const until = this.#world.now() + Math.max(FAREWELL, this.#settings.farewell)
+      do {
+        this.#poll()
+        await this.#wait(FAREWELL)
+      } while (!this.#session.isAcknowledged && this.#world.now() < until)
     }
     this.#end({ kind: 'closed' })
     await this.#work
+  }
+
+  #wait(time: Millis): Promise<void> {
+    return new Promise((resolve) => {
+      this.#world.schedule(this.#world.now() + time, resolve)
+    })
+  }
+
+  async #verify(keyId: number, peer: PeerCertificates): Promise<void> {
+    const problem = await this.#events.verify(peer)
+    if (this.#stage === 'ended') return
+    if (problem !== undefined) {
+      this.#end({ kind: 'failed', text: problem, code: 'certificate' })
+      return
+    }
+    this.#session.admit(keyId)
+    this.#poll()
   }
 
   #advance(stage: Stage): void {
@@ -290,7 +320,7 @@ export class Attempt {
         this.#end({ kind: 'refused', failure: message.failure })
         return
       case 'auth-pending':
-        if (message.timeout !== undefined) this.#wait(message.timeout)
+        if (message.timeout !== undefined) this.#extend(message.timeout)
         this.#events.pending(undefined, message.timeout)
         return
       case 'info':
@@ -331,6 +361,8 @@ export class Attempt {
     this.#negotiated = result.negotiated
     this.#peerId = result.peerId
     this.#session.agree(result.negotiated)
+    // What takes its time from here on is this machine's: scripts, addresses.
+    this.#deadline = Number.POSITIVE_INFINITY
     this.#advance('joining')
     const { negotiated, peerId } = result
     this.#events.pushed({ options, negotiated, peerId })
@@ -343,20 +375,22 @@ export class Attempt {
     this.#end({ kind: 'lost', text: 'the server changes what cannot be changed here' })
   }
 
-  /** More time for the user: as much as the server gives, within what the configuration allows. */
-  #wait(seconds: number): void {
+  /** More time for the user or for whoever decides: as much as the server gives, within what the configuration allows. */
+  #extend(seconds: number): void {
     const { handWindow, renegotiate } = this.#settings.session
     const most = Math.max(renegotiate.most / 2, handWindow)
-    this.#deadline = this.#world.now() + Math.min(1000 * seconds, most)
+    this.#patientUntil = this.#world.now() + Math.min(1000 * seconds, most)
+    this.#deadline = this.#patientUntil
   }
 
-  /** A renewal that failed leaves the old key its time, but the session is over: another begins. */
+  /** A renewal that failed ends it: the old key would have some time left, but another session begins at once. */
   #failed(error: SessionError, _keysUntil: Millis | undefined): void {
     const text = error.message
-    if (error.code === 'no-answer') this.#end({ kind: 'unreachable', text })
-    else if (this.#stage === 'connected')
-      this.#end({ kind: 'lost', text: `keys were not renewed: ${text}` })
-    else this.#end({ kind: 'failed', text, code: error.code })
+    const { code } = error
+    if (this.#stage === 'connected')
+      this.#end({ kind: 'lost', text: `keys were not renewed: ${text}`, code })
+    else if (code === 'no-answer') this.#end({ kind: 'unreachable', text })
+    else this.#end({ kind: 'failed', text, code })
   }
 
   #poll(): void {
@@ -369,8 +403,9 @@ export class Attempt {
     this.#session.poll(now)
     if (now >= this.#deadline) this.#late()
     const { pingRestart } = this.#settings
-    const silent = pingRestart > 0 && now >= this.#lastHeard + pingRestart
-    if (silent && this.#stage !== 'connected') this.#end({ kind: 'lost', text: NOTHING_SENT })
+    const silent =
+      pingRestart > 0 && now >= Math.max(this.#lastHeard + pingRestart, this.#patientUntil)
+    if (silent && this.#stage !== 'connected') this.#end({ kind: 'lost', text: NOTHING_HEARD })
     this.#schedule()
   }
 
@@ -422,7 +457,7 @@ export class Attempt {
   }
 }
 
-/** What the server has to hear that this end leaves: there is no answer to wait for. */
+/** How often it is looked whether the server has heard that this end leaves, and how long at least. */
 const FAREWELL: Millis = 100
 const ORDER: readonly Stage[] = [
   'reaching',
@@ -436,7 +471,7 @@ const ORDER: readonly Stage[] = [
 const REMOVED: { readonly [R in DelReason]: string } = {
   teardown: 'the interface was removed',
   userspace: 'somebody has removed the peer',
-  expired: NOTHING_SENT,
+  expired: NOTHING_HEARD,
   'transport-error': 'the transport has failed',
   'transport-disconnect': 'the server has closed the connection',
 }

@@ -1,6 +1,6 @@
 /**
  * The client: which server is tried when, what is asked of the user, and what the machine's network looks like meanwhile. One
- * connection is attempt.ts's; sockets, names, the driver and the system are passed in.
+ * connection is attempt.ts's, the machine tunnel.ts's; sockets, names, the driver and the system are passed in.
  *
  *     remotes, in order --> resolve --> attempt --> connected: addresses, routes, DNS --> ended --+
  *           ^                                                                                     |
@@ -9,47 +9,67 @@
 import { formatOptionsString } from '../../wire/options-string.ts'
 import { formatPeerInfo } from '../../wire/peer-info.ts'
 import type { ClientConfig, ConnectionEntry } from '../config/client-config.ts'
-import { mergeNetwork } from '../config/network.ts'
+import { mergeNetwork, type NetworkOptions } from '../config/network.ts'
 import { type PushedOptions, readPushed } from '../config/pushed.ts'
-import type { DataChannel } from '../data-channel.ts'
-import type { DnsPlan, Network } from '../network.ts'
 import type { PendingMethod } from '../proto/messages.ts'
 import { clientProto, DEFAULT_DATA_CIPHERS } from '../proto/negotiate.ts'
 import { applyUpdate } from '../proto/push.ts'
 import type { Millis } from '../proto/reliable.ts'
-import type { TlsFactory } from '../proto/tls-engine.ts'
+import type { PeerCertificates, TlsFactory } from '../proto/tls-engine.ts'
 import type { DatagramTransport, Endpoint, Path, StreamTransport } from '../transport.ts'
 import { TransportLink } from '../transport-link.ts'
 import { Attempt, type AttemptWorld, type Ending, type Pushed, type Stage } from './attempt.ts'
-import { type Ask, Credentials, type Shown } from './credentials.ts'
+import { type Answer, type Ask, Credentials, type Question, type Shown } from './credentials.ts'
+import type { ScriptSubject } from './environment.ts'
+import { hintFor, reasonOf } from './explain.ts'
+import { Lifetime } from './lifetime.ts'
 import { type NetworkPlan, planNetwork } from './plan.ts'
-import { Tunnel } from './tunnel.ts'
+import { Tunnel, type TunnelWorld } from './tunnel.ts'
 
 /** A way to a server, before anything is sent. */
 export interface OpenedTransport {
   readonly transport: DatagramTransport | StreamTransport
   readonly path: Path
+  /** The address that packets go to in the end, where the path leads to a relay on this machine. */
+  readonly outer?: string
 }
 
-export interface ClientWorld extends AttemptWorld {
+export interface OpenHow {
+  readonly signal: AbortSignal
+  /** For a proxy that wants to know who this is. */
+  readonly ask: Ask
+}
+
+export interface ClientWorld extends AttemptWorld, TunnelWorld {
   date(): Date
   random(count: number): Uint8Array
+  readonly pid: number
   /** Addresses of a name, in the order in which they are to be tried. Rejects where there are none. */
   resolve(host: string, family: 4 | 6 | undefined): Promise<readonly string[]>
-  /** Opens a socket, or connects a stream, through a proxy where the entry names one. */
-  open(entry: ConnectionEntry, remote: Endpoint, signal: AbortSignal): Promise<OpenedTransport>
-  openData(name: string | undefined): Promise<DataChannel>
+  /**
+   * Opens a socket, or connects a stream: to `remote`, which is the server's address or that of the entry's proxy. Rejects with an Error, whose
+   * `code` explain.ts knows.
+   */
+  open(entry: ConnectionEntry, remote: Endpoint, how: OpenHow): Promise<OpenedTransport>
+  /** Gives a socket buffers of so many bytes, as far as the system likes. */
+  setBuffers(fd: number, sizes: { sndbuf?: number | undefined; rcvbuf?: number | undefined }): void
+  /** Why a server's certificates are refused, beyond what TLS knows (`tls-verify`). */
+  verify(peer: PeerCertificates): Promise<string | undefined>
   /** Whether the driver knows keys with epochs. */
   readonly hasEpochs: boolean
-  readonly network: Network
-  nameservers(): readonly string[]
-  /** Has the system ask other servers; returns what takes that back. */
-  applyDns(device: string, plan: DnsPlan): Promise<() => Promise<void>>
   readonly tls: TlsFactory
   readonly ask: Ask
-  /** Version and platform, for the server's log. */
+  /** Version, for the server's log. */
   readonly version: string
-  log(text: string): void
+  readonly advisor?: Advisor | undefined
+}
+
+/** Somebody who has a say in what is tried: who manages. */
+export interface Advisor {
+  /** Resolves when an attempt may begin. */
+  begin(): Promise<void>
+  /** A server to be tried in place of the entry's; `skip`: the next entry. */
+  remote(entry: ConnectionEntry): Promise<ConnectionEntry | 'skip'>
 }
 
 /** What is known of a connection that is up. */
@@ -65,19 +85,23 @@ export interface Connection {
 }
 
 export interface ClientEvents {
-  /** A stage in OpenVPN's words: RESOLVE, TCP_CONNECT, WAIT, AUTH, GET_CONFIG, ASSIGN_IP, CONNECTED, RECONNECTING, EXITING. */
+  /** A stage in OpenVPN's words: RESOLVE, TCP_CONNECT, WAIT, AUTH, GET_CONFIG, ASSIGN_IP, ADD_ROUTES, CONNECTED, RECONNECTING, EXITING. */
   state(name: string, detail?: string): void
   connected(connection: Connection): void
   rekeyed(keyId: number): void
   pending(method: PendingMethod | undefined, seconds: number | undefined): void
   /** The connection is over; another follows unless this was the end of all. */
   disconnected(reason: string): void
+  /** The server refuses name and password, or their like. */
+  refused?(text: string): void
+  /** The server gave a token in place of the password. */
+  token?(token: string): void
 }
 
 /** Why a client has ended for good. */
 export interface Verdict {
-  /** `stopped`: it was asked to. */
-  readonly kind: 'stopped' | 'refused' | 'halted' | 'given-up'
+  /** `stopped`: it was asked to; `ended`: by a limit of time or traffic, as the profile or the server wants it. */
+  readonly kind: 'stopped' | 'ended' | 'refused' | 'halted' | 'given-up'
   readonly text: string
 }
 
@@ -91,8 +115,27 @@ const STATES: { readonly [S in Stage]?: string } = {
 const PATIENT_ROUNDS = 5
 const OUTER_HEADER_BYTES = 28
 const MIN_CONTROL_BYTES = 154
+/** How often traffic is looked at, for limits. */
+const LOOK_EVERY: Millis = 1000
+const RESOLVE_AGAIN: Millis = 5000
 
 type Next = 'same' | 'address' | 'remote'
+
+/** What an attempt came to. */
+interface Outcome {
+  readonly ending: Ending
+  readonly connected: boolean
+}
+
+/** There is no sense in going on. */
+class Finished extends Error {
+  readonly verdict: Verdict
+
+  constructor(verdict: Verdict) {
+    super(verdict.text)
+    this.verdict = verdict
+  }
+}
 
 export class Client {
   readonly #config: ClientConfig
@@ -101,9 +144,20 @@ export class Client {
   readonly #credentials: Credentials
   readonly #stop = new AbortController()
   readonly #tunnel: Tunnel
+  readonly #started: Date
+  /** Addresses that a server was reached at, by name. */
+  readonly #reached = new Map<string, string>()
   #attempt: Attempt | undefined
-  #restart: (() => void) | undefined
+  /** What ends the present opening of a socket, or waiting. */
+  #interrupt: AbortController | undefined
   #connection: Connection | undefined
+  /** Made while a connection comes about; the end waits for it. */
+  #joining: Promise<void> = Promise.resolve()
+  #pushedOptions: readonly string[] = []
+  #exitsOnSilence = false
+  #verdict: Verdict | undefined
+  /** What can be tried, after the last failure. */
+  #hint: string | undefined
   /** Seconds that the server asked to wait. */
   #backoff: number | undefined
 
@@ -111,7 +165,8 @@ export class Client {
     this.#config = config
     this.#world = world
     this.#events = events
-    this.#credentials = new Credentials(config, world.ask)
+    this.#started = world.date()
+    this.#credentials = new Credentials(config, (question) => this.#ask(question))
     this.#tunnel = new Tunnel(world, config)
   }
 
@@ -123,14 +178,18 @@ export class Client {
     return this.#attempt
   }
 
-  get tunnel(): Tunnel {
-    return this.#tunnel
+  /** Passwords are asked for again when they are needed. */
+  forgetPasswords(): void {
+    this.#credentials.forget()
   }
 
   /** Connects and stays connected, until `stop`, or until there is no sense in going on. Nothing is left then. */
   async run(): Promise<Verdict> {
     try {
-      const verdict = await this.#rounds()
+      const verdict = await this.#rounds().catch((error: unknown) => {
+        if (error instanceof Finished) return error.verdict
+        throw error
+      })
       this.#events.state('EXITING', verdict.kind)
       return verdict
     } finally {
@@ -141,135 +200,211 @@ export class Client {
   /** Ends it; the server is told. */
   stop(): void {
     this.#stop.abort()
+    this.#interrupt?.abort()
     void this.#attempt?.close(true)
   }
 
   /** Lets go of the present server and begins anew (SIGUSR1). */
   restart(): void {
+    this.#interrupt?.abort()
     void this.#attempt?.close(true)
-    this.#restart?.()
   }
 
-  async #rounds(): Promise<Verdict> {
+  /** Ends it for good, with the server told. */
+  #finish(verdict: Verdict): void {
+    this.#verdict ??= verdict
+    void this.#attempt?.close(true)
+  }
+
+  #checkStopped(): void {
+    if (this.#stop.signal.aborted) throw new Finished(STOPPED)
+  }
+
+  /** @throws Finished where nobody answers */
+  async #ask(question: Question): Promise<Answer> {
+    this.#checkStopped()
+    return new Promise((resolve, reject) => {
+      this.#stop.signal.addEventListener('abort', () => reject(new Finished(STOPPED)))
+      this.#world.ask(question).then(resolve, (error: unknown) => {
+        reject(new Finished({ kind: 'given-up', text: messageOf(error) }))
+      })
+    })
+  }
+
+  async #rounds(): Promise<never> {
     const entries = [...this.#config.connections]
+    const { advisor } = this.#world
     if (this.#config.remoteRandom) shuffle(entries, this.#world.random)
     let failures = 0
-    for (let round = 0; ; round++) {
-      for (let i = 0; i < entries.length; ) {
-        if (this.#stop.signal.aborted) return STOPPED
-        const entry = entries[i]!
-        const before = failures
-        const result = await this.#try(entry)
-        if (this.#stop.signal.aborted) return STOPPED
-        if ('verdict' in result) return result.verdict
-        // A connection that had come about begins the count anew.
-        failures = result.connected ? 0 : before + 1
-        if (result.connected) round = 0
-        if (failures >= entry.connectRetryMax * entries.length) {
-          return { kind: 'given-up', text: `no connection after ${failures} attempts` }
-        }
-        if (result.next === 'remote' || !result.connected) i++
-        this.#events.state('RECONNECTING', result.text)
-        await this.#pause(entry, round, result.next === 'same' && result.connected)
+    for (let at = 0; ; ) {
+      this.#checkStopped()
+      await Promise.race([advisor?.begin(), this.#stopped()])
+      this.#checkStopped()
+      const named = entries[at]!
+      const entry = (await advisor?.remote(named)) ?? named
+      if (entry === 'skip') {
+        at = (at + 1) % entries.length
+        continue
       }
+      const { next, connected, text } = await this.#try(entry, entries.length > 1)
+      this.#checkStopped()
+      // A connection that had come about begins the count anew.
+      failures = connected ? 0 : failures + 1
+      if (failures >= entry.connectRetryMax * entries.length) {
+        const attempts = failures === 1 ? 'an attempt' : `${failures} attempts`
+        throw this.#final('given-up', `no connection after ${attempts}; the last: ${text}`)
+      }
+      if (next === 'remote') at = (at + 1) % entries.length
+      this.#events.state('RECONNECTING', text)
+      await this.#pause(entry, Math.floor(failures / entries.length))
     }
   }
 
   /** One entry: its addresses in turn. */
   async #try(
     entry: ConnectionEntry,
-  ): Promise<{ verdict: Verdict } | { next: Next; connected: boolean; text: string }> {
-    const { host, port } = entry
-    this.#events.state('RESOLVE', host)
-    let addresses: readonly string[]
-    try {
-      addresses = await this.#world.resolve(this.#hostOf(host), entry.family)
-    } catch (error) {
-      const text = `${host} cannot be resolved: ${messageOf(error)}`
-      this.#world.log(text)
-      return { next: 'remote', connected: false, text }
-    }
-    let connected = false
+    others: boolean,
+  ): Promise<{ next: 'same' | 'remote'; connected: boolean; text: string }> {
+    const { host, port } = entry.httpProxy ?? entry.socksProxy ?? entry
     let text = ''
+    const addresses = await this.#resolve(entry, host, others)
+    if ('text' in addresses) return { next: 'remote', connected: false, text: addresses.text }
     for (const address of addresses) {
-      for (let again = true; again; ) {
-        again = false
-        if (this.#stop.signal.aborted) return { verdict: STOPPED }
-        const ending = await this.#connect(entry, { address, port, scope: 0 })
-        connected ||= ending.connected
-        text = textOf(ending.ending)
-        if (this.#stop.signal.aborted) return { verdict: STOPPED }
-        if (text !== '') this.#world.log(`${host} (${address}): ${text}`)
-        const then = this.#judge(ending.ending)
-        if (typeof then !== 'string') return { verdict: then }
-        if (then === 'remote') return { next: 'remote', connected, text }
-        if (then === 'same' && !connected) again = true
-        else if (connected) return { next: then, connected, text }
-        if (again) await this.#pause(entry, 0, true)
-      }
+      this.#checkStopped()
+      const { ending, connected } = await this.#connect(entry, host, { address, port, scope: 0 })
+      this.#checkStopped()
+      text = this.#tell(entry, host, address, ending)
+      if (this.#verdict !== undefined) throw new Finished(this.#verdict)
+      const next = this.#judge(ending, text)
+      if (connected) return { next: next === 'remote' ? next : 'same', connected, text }
+      if (next !== 'address') return { next, connected, text }
     }
-    return { next: 'remote', connected, text }
+    return { next: 'remote', connected: false, text }
   }
 
-  /** What an ending means for what comes next. */
-  #judge(ending: Ending): Next | Verdict {
-    const { authRetry } = this.#config
+  /** Addresses, the one that was reached last first. A finite `resolv-retry` has patience with names. */
+  async #resolve(
+    entry: ConnectionEntry,
+    host: string,
+    others: boolean,
+  ): Promise<readonly string[] | { text: string }> {
+    const { persistRemoteIp, resolvRetry } = this.#config
+    const reached = this.#reached.get(host)
+    if (reached !== undefined && persistRemoteIp) return [reached]
+    this.#events.state('RESOLVE', host)
+    const family = host === entry.host ? entry.family : undefined
+    const patience = resolvRetry < Number.POSITIVE_INFINITY && others ? resolvRetry : 0
+    const until = this.#world.now() + patience
+    for (;;) {
+      this.#checkStopped()
+      try {
+        const found = await this.#world.resolve(this.#randomized(host), family)
+        const first = found.filter((address) => address === reached)
+        return [...first, ...found.filter((address) => address !== reached)]
+      } catch (error) {
+        const ending = {
+          ...{ kind: 'unreachable' as const, code: codeOf(error) },
+          text: `its name cannot be resolved: ${messageOf(error)}`,
+        }
+        const text = this.#tell(entry, host, undefined, ending)
+        await this.#tunnel.release()
+        if (this.#world.now() + RESOLVE_AGAIN > until) return { text }
+        await this.#sleep(RESOLVE_AGAIN)
+      }
+    }
+  }
+
+  /** The end of all, for a reason that was told with what can be tried. */
+  #final(kind: Verdict['kind'], text: string): Finished {
+    const hint = this.#hint === undefined ? '' : ` (${this.#hint})`
+    return new Finished({ kind, text: `${text}${hint}` })
+  }
+
+  /** Tells why it is over, and what can be tried; gives the reason. */
+  #tell(entry: ConnectionEntry, host: string, address: string | undefined, ending: Ending): string {
+    const { log, date } = this.#world
+    const reason = reasonOf(ending)
+    if (reason === '') return reason
+    const { protocol, port, wrap, httpProxy, socksProxy } = entry
+    const where = address === undefined || address === host ? host : `${host} (${address})`
+    const hint = hintFor(ending, {
+      ...{ protocol, port, wrap: wrap.kind, date: date() },
+      proxy: httpProxy === undefined ? socksProxy && 'SOCKS' : 'HTTP',
+    })
+    log(`${where}: ${reason}`)
+    if (hint !== undefined) log(`  ${hint}`)
+    this.#hint = hint
+    return reason
+  }
+
+  /** What an ending means for what comes next. @throws Finished */
+  #judge(ending: Ending, text: string): Next {
+    const { authRetry, tlsExit } = this.#config
     switch (ending.kind) {
       case 'refused': {
         const { failure } = ending
-        if (this.#credentials.hasToken && failure.reason !== 'temporary') {
-          // The token alone may be too old: the password decides.
-          this.#credentials.forgetToken()
-          return 'same'
-        }
-        if (failure.reason === 'challenge') {
-          this.#credentials.answer(failure.challenge)
-          return 'same'
-        }
         if (failure.reason === 'temporary') {
           this.#backoff = failure.backoff
           if (failure.advance === 'addr') return 'address'
           return failure.advance === 'no' ? 'same' : 'remote'
         }
-        if (authRetry === 'none') return { kind: 'refused', text: textOf(ending) }
+        if (failure.reason === 'challenge') {
+          this.#credentials.forgetToken()
+          this.#credentials.answer(failure.challenge)
+          return 'same'
+        }
+        this.#events.refused?.(failure.text)
+        if (this.#credentials.hasToken) {
+          // The token alone may be too old: the password decides.
+          this.#credentials.forgetToken()
+          return 'same'
+        }
+        if (authRetry === 'none') throw this.#final('refused', text)
         if (authRetry === 'interact') this.#credentials.forget()
         return 'same'
       }
       case 'ordered':
-        if (ending.halt) return { kind: 'halted', text: textOf(ending) }
-        if (!ending.order.keepCredentials && typeof this.#config.authUserPass === 'string') {
-          this.#credentials.forgetToken()
-        }
+        if (ending.halt) throw new Finished({ kind: 'halted', text })
+        if (!ending.order.keepCredentials) this.#credentials.forgetToken()
         return ending.order.nextServer ? 'remote' : 'same'
       case 'lost':
+        if (ending.code === 'expired' && this.#exitsOnSilence) {
+          throw new Finished({ kind: 'ended', text: `ping-exit: ${text}` })
+        }
+        if (tlsExit && ending.code === 'tls') throw this.#final('given-up', text)
+        return 'same'
       case 'closed':
         return 'same'
       case 'unreachable':
         return 'address'
       case 'failed':
+        if (tlsExit) throw this.#final('given-up', text)
+        return 'remote'
       case 'unsuitable':
         return 'remote'
     }
   }
 
-  async #connect(
-    entry: ConnectionEntry,
-    remote: Endpoint,
-  ): Promise<{ ending: Ending; connected: boolean }> {
-    let shown: Shown
+  async #connect(entry: ConnectionEntry, host: string, remote: Endpoint): Promise<Outcome> {
+    const shown = await this.#credentials.show()
+    this.#tunnel.prepare(remote.address)
+    this.#interrupt = new AbortController()
+    const signal = AbortSignal.any([this.#stop.signal, this.#interrupt.signal])
     let opened: OpenedTransport
-    await this.#tunnel.prepare(remote.address)
     try {
-      shown = await this.#credentials.show()
       if (entry.protocol === 'tcp') this.#events.state('TCP_CONNECT')
-      opened = await this.#world.open(entry, remote, this.#stop.signal)
+      const ask: Ask = (question) => this.#ask(question)
+      opened = await this.#world.open(entry, remote, { signal, ask })
     } catch (error) {
-      return { ending: { kind: 'unreachable', text: messageOf(error) }, connected: false }
+      if (error instanceof Finished) throw error
+      if (signal.aborted) return { ending: { kind: 'closed' }, connected: false }
+      const ending = { kind: 'unreachable', text: messageOf(error), code: codeOf(error) } as const
+      return { ending, connected: false }
     }
-    const { transport, path } = opened
+    const { transport, path, outer = path.remote.address } = opened
     const link = new TransportLink(transport, path)
     const ending = await new Promise<Ending>((resolve) => {
-      const attempt = this.#begin(entry, link, shown, resolve)
+      const attempt = this.#begin({ entry, link, outer, shown, host, resolve })
       this.#attempt = attempt
       if (transport.protocol === 'udp') {
         transport.onPacket((packet, from) => {
@@ -281,33 +416,31 @@ export class Client {
           ended: (error) => attempt.transportEnded(error),
         })
       }
-      if (this.#stop.signal.aborted) void attempt.close(false)
+      if (signal.aborted) void attempt.close(false)
       else attempt.start()
     })
     transport.close()
     this.#attempt = undefined
+    await this.#joining
     const connected = this.#connection !== undefined
     this.#connection = undefined
     await this.#tunnel.disconnected()
-    if (connected) this.#events.disconnected(textOf(ending))
+    const reason = reasonOf(ending) || (this.#verdict?.text ?? 'this end lets go')
+    if (connected) this.#events.disconnected(reason)
     return { ending, connected }
   }
 
-  #begin(
-    entry: ConnectionEntry,
-    link: TransportLink,
-    first: Shown,
-    resolve: (ending: Ending) => void,
-  ): Attempt {
+  #begin(parts: Parts): Attempt {
+    const { entry, link, host, resolve } = parts
     const config = this.#config
     const { random, date, tls } = this.#world
     const peerInfo = this.#peerInfo(entry)
     const options = optionsOf(config, entry)
-    let shown = first
+    const joined: Joined = { ...parts, shown: parts.shown }
     const attempt: Attempt = new Attempt(
       {
         policy: {
-          dataCiphers: config.dataCiphers.length > 0 ? config.dataCiphers : DEFAULT_DATA_CIPHERS,
+          dataCiphers: this.#dataCiphers(),
           ...(config.dataCiphersFallback !== undefined && { fallback: config.dataCiphersFallback }),
           epoch: this.#world.hasEpochs,
         },
@@ -316,7 +449,7 @@ export class Client {
           wrap: wrapOf(config, entry),
           tls,
           random,
-          hello: () => ({ options, ...shown, peerInfo }),
+          hello: () => ({ options, ...joined.shown, peerInfo }),
           unixSeconds: () => Math.floor(date().getTime() / 1000),
           maxPacket: Math.max(MIN_CONTROL_BYTES, config.maxPacketSize - OUTER_HEADER_BYTES),
           tlsTimeout: config.tlsTimeout,
@@ -326,30 +459,29 @@ export class Client {
         },
         connectTimeout: entry.connectTimeout,
         pingRestart: config.pingRestart,
+        farewell: 1000 * entry.explicitExitNotify,
       },
       link,
       this.#world,
       {
         stage: (stage) => {
+          if (stage === 'exchanging') this.#reached.set(host, link.path.remote.address)
           const name = STATES[stage]
           if (name !== undefined) this.#events.state(name)
         },
+        verify: (peer) => this.#world.verify(peer),
         pushed: (pushed) => {
-          const joined = this.#join(attempt, entry, link, pushed)
-          joined.catch((error: unknown) => {
-            this.#world.log(messageOf(error))
-            void attempt.close(true)
+          this.#joining = this.#join(attempt, joined, pushed).catch((error: unknown) => {
+            if (error instanceof Finished) this.#verdict ??= error.verdict
+            attempt.abandon({ kind: 'failed', text: messageOf(error) })
           })
         },
-        updated: (entries) => this.#update(attempt, entries),
+        updated: (entries) => this.#update(attempt, joined, entries),
         token: (options) => {
-          this.#keepToken(readPushed(options, config).options)
-          const refresh = async () => {
-            shown = await this.#credentials.show()
-          }
-          refresh().catch((error: unknown) => this.#world.log(messageOf(error)))
+          const { options: pushed } = readPushed(options, config)
+          this.#keepToken(pushed, joined)
         },
-        pending: (method, seconds) => this.#events.pending(method, seconds),
+        pending: (method, seconds) => this.#pending(attempt, method, seconds),
         info: (text) => this.#world.log(`the server says: ${text}`),
         rekeyed: (keyId) => this.#events.rekeyed(keyId),
         floated: () => {},
@@ -360,90 +492,215 @@ export class Client {
     return attempt
   }
 
-  async #join(
-    attempt: Attempt,
-    entry: ConnectionEntry,
-    link: TransportLink,
-    { options, negotiated }: Pushed,
-  ): Promise<void> {
+  /** More is wanted of the user, while the server waits. */
+  #pending(attempt: Attempt, method: PendingMethod | undefined, seconds: number | undefined): void {
+    this.#events.state('AUTH_PENDING')
+    this.#events.pending(method, seconds)
+    if (method?.method !== 'crtext') return
+    if (!method.needsResponse) {
+      this.#world.log(`the server says: ${method.text}`)
+      return
+    }
+    const { text, echo } = method
+    this.#ask({ kind: 'text', text, echo, challenge: { kind: 'pending' } }).then(
+      (answer) => {
+        if (this.#attempt === attempt) attempt.respond(answer.text)
+      },
+      // A program may answer by other ways: `Attempt.respond`.
+      (error: unknown) => {
+        if (!this.#stop.signal.aborted) this.#world.log(messageOf(error))
+      },
+    )
+  }
+
+  async #join(attempt: Attempt, parts: Joined, { options, negotiated }: Pushed): Promise<void> {
+    const { entry, link, outer } = parts
     const config = this.#config
     const { options: pushed, skipped, rejected } = readPushed(options, config)
-    if (rejected !== undefined)
-      throw new Error(`the profile rejects what the server pushes: ${rejected}`)
+    const unsuitable = unsuitableIn(config, pushed, rejected, negotiated.tlsEkm)
+    if (unsuitable !== undefined) {
+      attempt.abandon({ kind: 'unsuitable', text: unsuitable })
+      return
+    }
     for (const { message } of skipped) this.#world.log(message)
-    this.#keepToken(pushed)
-    const remote = link.path.remote
+    this.#keepToken(pushed, parts)
+    this.#pushedOptions = options
+    this.#world.setBuffers(link.transport.fd, pushed)
     const network = mergeNetwork(config.network, pushed)
-    await this.#tunnel.open()
-    const plan = planNetwork(network, this.#tunnel.context(remote.address, entry.tunMtu))
-    for (const warning of plan.warnings) this.#world.log(warning)
-    this.#tunnel.address(plan)
-    const seconds = (time: Millis | undefined) => (time ?? 0) / 1000
+    const names = await this.#routeNames(network)
+    const isOver = () => attempt.stage === 'ended'
+    if (isOver()) return
+    const subject = await this.#fatally(async () => {
+      await this.#tunnel.open()
+      const mtu = { usual: entry.tunMtu, most: entry.tunMtuMax }
+      const plan = planNetwork(network, this.#tunnel.context(outer, mtu, names))
+      for (const warning of plan.warnings) this.#world.log(warning)
+      const subject = this.#subject(parts, network, plan, pushed)
+      await this.#tunnel.serverKnown(subject)
+      await this.#tunnel.address(subject)
+      return subject
+    })
+    if (isOver()) return
+    const keepalive = this.#keepalive(pushed)
     await attempt.join({
       data: this.#tunnel.data,
-      v4: undefined,
-      v6: undefined,
-      keepalive: {
-        interval: seconds(pushed.ping ?? config.ping),
-        timeout: seconds(pushed.pingRestart ?? pushed.pingExit ?? config.pingRestart),
-      },
+      keepalive,
       mssfix: mssfixOf(entry),
     })
-    await this.#tunnel.connect(plan)
+    if (isOver()) return
+    this.#events.state('ADD_ROUTES')
+    await this.#tunnel.connect(subject)
+    if (isOver()) return
     const [v4, v6] = [network.ifconfig?.local, network.ifconfigIpv6?.local.address]
     this.#connection = {
       device: this.#tunnel.data.name,
-      server: remote,
+      server: link.path.remote,
       protocol: entry.protocol,
       ...(v4 !== undefined && { v4 }),
       ...(v6 !== undefined && { v6 }),
       cipher: negotiated.cipher,
-      plan,
+      plan: subject.plan,
       pushed,
     }
-    this.#pushedOptions = options
+    this.#limit(attempt, pushed)
     this.#events.state('CONNECTED', 'SUCCESS')
     this.#events.connected(this.#connection)
   }
 
-  #pushedOptions: readonly string[] = []
+  /** What this machine refuses now it refuses later. */
+  async #fatally<T>(step: () => Promise<T>): Promise<T> {
+    try {
+      return await step()
+    } catch (error) {
+      throw new Finished({ kind: 'given-up', text: messageOf(error) })
+    }
+  }
 
-  #update(attempt: Attempt, entries: readonly string[]): boolean {
-    const connection = this.#connection
+  #subject(
+    { entry, link, shown }: Joined,
+    options: NetworkOptions,
+    plan: NetworkPlan,
+    pushed: PushedOptions,
+  ): ScriptSubject {
+    const { network, pid } = this.#world
+    return {
+      config: this.#config,
+      entry,
+      device: this.#tunnel.data.name,
+      server: link.path.remote,
+      options,
+      plan,
+      netGateway: network.defaultHop(4)?.gateway,
+      username: shown.username,
+      ...(this.#config.passwordsInEnvironment && { password: shown.password }),
+      pushed: pushed.environment,
+      pid,
+      started: this.#started,
+    }
+  }
+
+  /** Addresses of the names in routes. A server's names count with `allow-pull-fqdn` alone. */
+  async #routeNames(network: NetworkOptions): Promise<Map<string, readonly string[]>> {
+    const { allowPullFqdn, network: own } = this.#config
+    const names = new Map<string, readonly string[]>()
+    const trusted = allowPullFqdn ? network.routes : own.routes
+    for (const { network: name } of trusted) {
+      if (/^[\d.]+$|^(vpn_gateway|net_gateway|remote_host)$/.test(name) || names.has(name)) continue
+      try {
+        names.set(name, await this.#world.resolve(name, 4))
+      } catch (error) {
+        this.#world.log(`route ${name}: ${messageOf(error)}`)
+      }
+    }
+    return names
+  }
+
+  /** Seconds; and whether silence ends it for good. */
+  #keepalive(pushed: PushedOptions): { interval: number; timeout: number } {
+    const { ping, pingRestart, pingExit } = this.#config
+    const own = pushed.pingRestart === undefined && pushed.pingExit === undefined
+    this.#exitsOnSilence = own ? pingExit > 0 : pushed.pingRestart === undefined
+    const timeout = own ? pingExit || pingRestart : (pushed.pingRestart ?? pushed.pingExit ?? 0)
+    return { interval: (pushed.ping ?? ping) / 1000, timeout: timeout / 1000 }
+  }
+
+  /** Looks at time and traffic, where there are limits, until the connection ends. */
+  #limit(attempt: Attempt, pushed: PushedOptions): void {
+    const { renegBytes, renegPackets, inactive, sessionTimeout } = this.#config
+    const lifetime = new Lifetime(
+      {
+        keyBytes: renegBytes,
+        keyPackets: renegPackets,
+        inactive: pushed.inactive ?? inactive,
+        session: pushed.sessionTimeout ?? sessionTimeout,
+      },
+      this.#world.now(),
+    )
+    if (!lifetime.isLimited) return
+    const later = () => this.#world.schedule(this.#world.now() + LOOK_EVERY, () => void look())
+    const look = async () => {
+      const counters = await attempt.counters().catch(() => undefined)
+      if (attempt.stage !== 'connected') return
+      const due = counters && lifetime.look(counters, this.#world.now())
+      if (due === 'renew') attempt.renegotiate()
+      else if (due !== undefined) this.#finish({ kind: 'ended', text: due.ends })
+      later()
+    }
+    later()
+  }
+
+  #update(attempt: Attempt, parts: Joined, entries: readonly string[]): boolean {
+    const before = this.#connection
     const result = applyUpdate(this.#pushedOptions, entries)
-    if ('offending' in result || connection === undefined) return false
+    if ('offending' in result || before === undefined) return false
     for (const entry of result.skipped)
       this.#world.log(`cannot be changed while connected: ${entry}`)
     this.#pushedOptions = result.options
     const { options: pushed } = readPushed(result.options, this.#config)
     const network = mergeNetwork(this.#config.network, pushed)
-    const context = this.#tunnel.context(connection.server.address, connection.plan.mtu)
-    const plan = planNetwork(network, context)
-    this.#connection = { ...connection, plan, pushed }
-    const changed = async () => {
-      this.#tunnel.address(plan)
-      await this.#tunnel.connect(plan)
+    const change = async () => {
+      const names = await this.#routeNames(network)
+      if (attempt.stage !== 'connected') return
+      const { tunMtu, tunMtuMax } = parts.entry
+      const mtu = { usual: tunMtu, most: tunMtuMax }
+      const plan = planNetwork(network, this.#tunnel.context(parts.outer, mtu, names))
+      for (const warning of plan.warnings) this.#world.log(warning)
+      const subject = this.#subject(parts, network, plan, pushed)
+      const { interval, timeout } = this.#keepalive(pushed)
+      attempt.setKeepalive(interval, timeout)
+      this.#connection = { ...before, plan, pushed }
+      await this.#tunnel.address(subject)
+      await this.#tunnel.connect(subject)
     }
-    changed().catch((error: unknown) => {
-      this.#world.log(messageOf(error))
-      void attempt.close(true)
+    this.#joining = this.#joining.then(change).catch((error: unknown) => {
+      attempt.abandon({ kind: 'failed', text: messageOf(error) })
     })
     return true
   }
 
-  #keepToken({ authToken, authTokenUser }: PushedOptions): void {
-    if (authToken !== undefined) this.#credentials.keepToken(authToken, authTokenUser)
+  /** From now on the token is shown, at the next key too. */
+  #keepToken({ authToken, authTokenUser }: PushedOptions, parts: Joined): void {
+    if (authToken === undefined) return
+    this.#credentials.keepToken(authToken, authTokenUser)
+    const { username } = parts.shown
+    parts.shown = { username: authTokenUser ?? username, password: authToken }
+    this.#events.token?.(authToken)
+  }
+
+  #dataCiphers(): readonly string[] {
+    const { dataCiphers } = this.#config
+    return dataCiphers.length > 0 ? dataCiphers : DEFAULT_DATA_CIPHERS
   }
 
   #peerInfo(entry: ConnectionEntry): string {
-    const { dataCiphers, environment, pushPeerInfo } = this.#config
+    const { environment, pushPeerInfo } = this.#config
     const entries: [string, string][] = [
       ['IV_VER', this.#world.version],
       ['IV_PLAT', 'linux'],
       ['IV_TCPNL', '1'],
       ['IV_MTU', String(entry.tunMtuMax)],
       ['IV_NCP', '2'],
-      ['IV_CIPHERS', dataCiphers.join(':')],
+      ['IV_CIPHERS', this.#dataCiphers().join(':')],
       ['IV_PROTO', String(clientProto(this.#world.hasEpochs))],
       ['IV_COMP_STUBv2', '1'],
       ['IV_SSO', 'openurl,webauth,crtext'],
@@ -455,53 +712,77 @@ export class Client {
     return formatPeerInfo(entries)
   }
 
-  #hostOf(host: string): string {
+  #randomized(host: string): string {
     const isName = !/^[\d.]+$|:/.test(host)
     if (!this.#config.remoteRandomHostname || !isName) return host
     return `${Buffer.from(this.#world.random(6)).toString('hex')}.${host}`
   }
 
-  async #pause(entry: ConnectionEntry, round: number, soon: boolean): Promise<void> {
+  async #pause(entry: ConnectionEntry, rounds: number): Promise<void> {
     const { wait, max } = entry.connectRetry
-    const doublings = soon ? 0 : Math.max(0, round - PATIENT_ROUNDS + 1)
+    const doublings = Math.max(0, rounds - PATIENT_ROUNDS + 1)
     const time = Math.min(max, wait * 2 ** Math.min(doublings, 16))
     const asked = 1000 * (this.#backoff ?? 0)
     this.#backoff = undefined
+    await this.#sleep(Math.max(time, asked))
+  }
+
+  /** Until then, or until `stop` or `restart`. */
+  async #sleep(time: Millis): Promise<void> {
+    this.#interrupt = new AbortController()
+    const signal = AbortSignal.any([this.#stop.signal, this.#interrupt.signal])
     await new Promise<void>((resolve) => {
       const done = () => {
-        this.#restart = undefined
         cancel()
-        this.#stop.signal.removeEventListener('abort', done)
+        signal.removeEventListener('abort', done)
         resolve()
       }
-      const cancel = this.#world.schedule(this.#world.now() + Math.max(time, asked), done)
-      this.#restart = done
-      this.#stop.signal.addEventListener('abort', done)
-      if (this.#stop.signal.aborted) done()
+      const cancel = this.#world.schedule(this.#world.now() + time, done)
+      signal.addEventListener('abort', done)
+      if (signal.aborted) done()
     })
   }
+
+  #stopped(): Promise<void> {
+    const { signal } = this.#stop
+    if (signal.aborted || this.#world.advisor === undefined) return Promise.resolve()
+    return new Promise((resolve) => signal.addEventListener('abort', () => resolve()))
+  }
+}
+
+/** What belongs to one attempt. */
+interface Parts {
+  readonly entry: ConnectionEntry
+  readonly link: TransportLink
+  /** The address that packets go to in the end. */
+  readonly outer: string
+  readonly shown: Shown
+  /** Name that was resolved. */
+  readonly host: string
+  readonly resolve: (ending: Ending) => void
+}
+
+interface Joined extends Omit<Parts, 'shown'> {
+  /** At the next key exchange. */
+  shown: Shown
 }
 
 const STOPPED: Verdict = { kind: 'stopped', text: 'it was asked to end' }
 
-function textOf(ending: Ending): string {
-  switch (ending.kind) {
-    case 'refused': {
-      const { failure } = ending
-      if (failure.reason === 'challenge') return 'the server asks for more'
-      const text = failure.text === '' ? 'it gives no reason' : failure.text
-      return `the server refuses this client: ${text}`
-    }
-    case 'ordered': {
-      const { halt, order } = ending
-      const text = order.text === '' ? '' : `: ${order.text}`
-      return `the server wants this client to ${halt ? 'end' : 'connect anew'}${text}`
-    }
-    case 'closed':
-      return ''
-    default:
-      return ending.text
+/** Why what the server pushed cannot be followed at all. */
+function unsuitableIn(
+  config: ClientConfig,
+  pushed: PushedOptions,
+  rejected: string | undefined,
+  tlsEkm: boolean,
+): string | undefined {
+  if (rejected !== undefined) return `the profile rejects what the server pushes: ${rejected}`
+  if (config.forceTlsKeyMaterialExport && !tlsEkm) {
+    return 'the server does not take keys from TLS, and the profile says force-tls-key-material-export'
   }
+  const compression = pushed.compression ?? config.compression
+  if (compression?.framed !== true) return undefined
+  return `'${compression.text}' puts a byte before each packet, which the offloaded data channel does not: remove it at the server, or push 'compress migrate' there`
 }
 
 function wrapOf(config: ClientConfig, { wrap }: ConnectionEntry) {
@@ -535,6 +816,11 @@ function sameEnd(a: Endpoint, b: Endpoint): boolean {
 
 function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error)
+}
+
+function codeOf(error: unknown): string | undefined {
+  const code = error instanceof Error && 'code' in error ? error.code : undefined
+  return typeof code === 'string' ? code : undefined
 }
 
 /** Fisher and Yates. */

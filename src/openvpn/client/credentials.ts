@@ -5,14 +5,39 @@
 import type { ClientConfig } from '../config/client-config.ts'
 import { type Challenge, formatPassword } from '../proto/messages.ts'
 
+/** What a program that manages needs to know of the question, beside its text. */
+export type ChallengeKind =
+  | { readonly kind: 'static'; readonly concat: boolean }
+  | { readonly kind: 'dynamic'; readonly challenge: Challenge }
+  /** Of the server's, while it has not decided yet. */
+  | { readonly kind: 'pending' }
+
 export type Question =
-  | { readonly kind: 'credentials'; readonly what: string; readonly username?: string | undefined }
-  | { readonly kind: 'text'; readonly text: string; readonly echo: boolean }
+  | {
+      readonly kind: 'credentials'
+      /** `Auth`: for the server; `HTTP Proxy`, `SOCKS Proxy`. */
+      readonly what: string
+      readonly username?: string | undefined
+      /** What is asked next, where that can be asked in one. */
+      readonly challenge?: {
+        readonly text: string
+        readonly echo: boolean
+        readonly concat: boolean
+      }
+    }
+  | {
+      readonly kind: 'text'
+      readonly text: string
+      readonly echo: boolean
+      readonly challenge?: ChallengeKind
+    }
   | { readonly kind: 'passphrase'; readonly what: string }
 
 export interface Answer {
   readonly username?: string
   readonly text: string
+  /** To `challenge`, where it was asked in one. */
+  readonly response?: string
 }
 
 /** Asks the user. Rejects where there is none to ask. */
@@ -52,22 +77,33 @@ export class Credentials {
     if (this.#token !== undefined) {
       return { username: this.#tokenUser ?? this.#username ?? '', password: this.#token }
     }
-    const challenge = this.#challenge
-    if (challenge !== undefined) {
-      this.#challenge = undefined
-      const { text, echo, state, username, needsResponse } = challenge
-      const answer = needsResponse ? (await this.#ask({ kind: 'text', text, echo })).text : ''
-      return { username, password: formatPassword({ kind: 'dynamic', state, response: answer }) }
-    }
+    if (this.#challenge !== undefined) return this.#answered(this.#challenge)
     if (authUserPass === undefined) return { username: '', password: '' }
-    await this.#complete(authUserPass)
+    const told = await this.#complete(authUserPass)
     const [username, password] = [this.#username ?? '', this.#password ?? '']
-    if (authNocache && typeof authUserPass === 'string') this.#password = undefined
+    if (authNocache && !isWhole(authUserPass)) this.#password = undefined
     if (staticChallenge === undefined) return { username, password }
-    const { prompt, echo, format } = staticChallenge
-    const { text: response } = await this.#ask({ kind: 'text', text: prompt, echo })
-    const both = format === 'concat' ? password + response : undefined
-    return { username, password: both ?? formatPassword({ kind: 'static', password, response }) }
+    const { prompt: text, echo, format } = staticChallenge
+    const concat = format === 'concat'
+    const challenge = { kind: 'static', concat } as const
+    const response = told ?? (await this.#ask({ kind: 'text', text, echo, challenge })).text
+    return {
+      username,
+      password: concat
+        ? password + response
+        : formatPassword({ kind: 'static', password, response }),
+    }
+  }
+
+  async #answered(challenge: Challenge): Promise<Shown> {
+    this.#challenge = undefined
+    const { text, echo, state, username, needsResponse } = challenge
+    const question = {
+      ...({ kind: 'text', text, echo } as const),
+      challenge: { kind: 'dynamic', challenge } as const,
+    }
+    const response = needsResponse ? (await this.#ask(question)).text : ''
+    return { username, password: formatPassword({ kind: 'dynamic', state, response }) }
   }
 
   /** The server gave a token, and maybe the name to show with it. */
@@ -82,7 +118,7 @@ export class Credentials {
     this.#tokenUser = undefined
   }
 
-  /** They were wrong: the user is asked again. Those of a file are read no other way. */
+  /** They were wrong: the user is asked again, but for what a file says. */
   forget(): void {
     this.forgetToken()
     this.#username = undefined
@@ -93,7 +129,8 @@ export class Credentials {
     this.#challenge = challenge
   }
 
-  async #complete(source: NonNullable<ClientConfig['authUserPass']>): Promise<void> {
+  /** Has name and password; an answer to the static challenge, where that came with them. */
+  async #complete(source: NonNullable<ClientConfig['authUserPass']>): Promise<string | undefined> {
     if (typeof source === 'object') {
       this.#username = source.username
       this.#password ??= source.password
@@ -101,14 +138,28 @@ export class Credentials {
     if (source === 'ask-username') {
       this.#password = NO_PASSWORD
       if (this.#username === undefined) {
-        const question = { kind: 'text', text: 'user name', echo: true } as const
-        this.#username = (await this.#ask(question)).text
+        this.#username = (await this.#ask({ kind: 'text', text: 'user name', echo: true })).text
       }
     }
-    if (this.#password !== undefined && this.#username !== undefined) return
-    const question = { kind: 'credentials', what: 'Auth', username: this.#username } as const
-    const answer = await this.#ask(question)
+    if (this.#password !== undefined && this.#username !== undefined) return undefined
+    const { staticChallenge } = this.#config
+    const answer = await this.#ask({
+      ...{ kind: 'credentials', what: 'Auth', username: this.#username },
+      ...(staticChallenge !== undefined && {
+        challenge: {
+          text: staticChallenge.prompt,
+          echo: staticChallenge.echo,
+          concat: staticChallenge.format === 'concat',
+        },
+      }),
+    })
     this.#username ??= answer.username ?? ''
     this.#password = answer.text
+    return answer.response
   }
+}
+
+/** Whether nothing of it is asked. */
+function isWhole(source: NonNullable<ClientConfig['authUserPass']>): boolean {
+  return typeof source === 'object' && source.password !== undefined
 }

@@ -142,7 +142,7 @@ export class KeyState {
 
   /** Whether nothing of ours is on its way, or waits to be. */
   get isIdle(): boolean {
-    return this.#isAcknowledged && this.#texts.length === 0 && this.#sentTexts.length === 0
+    return this.isAcknowledged && this.#texts.length === 0 && this.#sentTexts.length === 0
   }
 
   /** Texts that the peer may not have got. */
@@ -216,7 +216,7 @@ export class KeyState {
       this.#deliver()
       this.#handshake()
       this.#fill(now)
-      if (this.isExchanged && this.#isAcknowledged && this.#sealedBytes >= this.#helloSealedAt) {
+      if (this.isExchanged && this.isAcknowledged && this.#sealedBytes >= this.#helloSealedAt) {
         this.complete(now)
       }
       this.#talk(now)
@@ -259,7 +259,8 @@ export class KeyState {
     return this.#closed
   }
 
-  get #isAcknowledged(): boolean {
+  /** Whether the peer has all that was sent so far. */
+  get isAcknowledged(): boolean {
     return this.sends.isEmpty && this.#ciphertextBytes === 0
   }
 
@@ -398,7 +399,7 @@ export class KeyState {
     if (this.#plaintext.length > MAX_MESSAGE_BYTES) {
       throw new SessionError('flood', 'a message without an end')
     }
-    if (this.#isAcknowledged && this.#sealedBytes >= this.#textsSealedAt) this.#sentTexts = []
+    if (this.isAcknowledged && this.#sealedBytes >= this.#textsSealedAt) this.#sentTexts = []
     for (const text of this.#texts.splice(0)) {
       const bytes = Buffer.from(`${text}\0`)
       this.#sentTexts.push(text)

@@ -174,6 +174,11 @@ export class Session {
     return this.#current.phase
   }
 
+  /** Whether the peer has all that was sent so far in the newest exchange. */
+  get isAcknowledged(): boolean {
+    return this.#current.isAcknowledged
+  }
+
   get isClosed(): boolean {
     return this.#closed
   }
