@@ -120,6 +120,7 @@ class ServerProcess {
   readonly #driver: OpenedDriver
   readonly #parts: ProcessParts
   #running: ConfiguredServer | undefined
+  #config: ServerConfig | undefined
   #next: ServerConfig | undefined
   #wake: () => void = () => {}
 
@@ -141,6 +142,7 @@ class ServerProcess {
         this.#wake = resolve
       })
       this.#next = undefined
+      this.#config = config
       const running = await this.#open(config)
       this.#running = running
       limitThread()
@@ -170,7 +172,8 @@ class ServerProcess {
     })
   }
 
-  #signal(name: ServerSignal): void {
+  #signal(asked: ServerSignal): void {
+    const name = asked === 'SIGUSR1' ? (this.#config?.remapUsr1 ?? asked) : asked
     const act = async () => {
       if (name === 'SIGTERM') this.#wake()
       else if (name === 'SIGUSR2') await this.#tellStatus()
@@ -213,14 +216,20 @@ function giveUpRoot({ user, group }: ServerConfig): void {
 
 /** To standard output, or the file that `log` names; nothing with `verb 0`. */
 function createServerLog(environment: Environment, config: ServerConfig): (text: string) => void {
-  const { log, verb, suppressTimestamps } = config
+  const { log, verb } = config
   const fd = log && openSync(log.path, log.append ? 'a' : 'w', 0o640)
   return (text) => {
     if (verb === 0) return
-    const line = suppressTimestamps ? text : `${formatTime(environment.date())} ${text}`
+    const line = logLine(config, environment.date(), text)
     if (fd === undefined) environment.print(line)
     else writeSync(fd, `${line}\n`)
   }
+}
+
+/** `machine-readable-output`: the time in seconds with a fraction, and OpenVPN's flag of what is information. */
+function logLine(config: ServerConfig, date: Date, text: string): string {
+  if (config.machineReadableOutput) return `${(date.getTime() / 1000).toFixed(6)} 1 ${text}`
+  return config.suppressTimestamps ? text : `${formatTime(date)} ${text}`
 }
 
 function textOf(error: unknown): string {

@@ -110,6 +110,7 @@ export class Management {
   #connection: Connection | undefined
   #held: (() => void)[] = []
   #holding: boolean
+  #question: string | undefined
 
   constructor(target: ManagementTarget, options: ManagementOptions) {
     this.#target = target
@@ -187,6 +188,16 @@ export class Management {
   /** Any other line that is told unasked, without its `>`: `PASSWORD:Need 'Auth' username/password`. */
   notify(text: string): void {
     this.#connection?.tell(`>${oneLine(text)}`)
+  }
+
+  /** A line that waits for an answer: who connects later is told too. Undefined: it has been answered. */
+  question(text: string | undefined): void {
+    this.#question = text
+    if (text !== undefined) this.notify(text)
+  }
+
+  get openQuestion(): string | undefined {
+    return this.#question
   }
 
   /** Commands that concern the interface itself. */
@@ -315,7 +326,9 @@ class Connection implements ManagementConnection {
     this.tell(
       `>INFO:OpenVPN Management Interface Version ${INTERFACE_VERSION} -- type 'help' for more info`,
     )
-    if (this.#management.waiting) this.tell('>HOLD:Waiting for hold release:0')
+    const { waiting, openQuestion } = this.#management
+    if (waiting) this.tell('>HOLD:Waiting for hold release:0')
+    if (openQuestion !== undefined) this.tell(`>${openQuestion}`)
   }
 
   #line(line: string): void {

@@ -10,7 +10,7 @@ import { Management } from '../openvpn/management.ts'
 import { parseOption } from '../openvpn/proto/push.ts'
 import { serverDoor, serverOptions, serverSettings } from '../openvpn/server/configured.ts'
 import { ConfiguredPolicy } from '../openvpn/server/configured-policy.ts'
-import { managedServer, tellingPolicy } from '../openvpn/server/managed.ts'
+import { KeyPassword, managedServer, tellingPolicy } from '../openvpn/server/managed.ts'
 import { ManagementAuthority } from '../openvpn/server/management-authority.ts'
 import type { ConnectedClient, Farewell, ServerPolicy } from '../openvpn/server/policy.ts'
 import type { ServerChange } from '../openvpn/server/server.ts'
@@ -24,6 +24,7 @@ import { connectManagement, type ManagementPlace, serveManagement } from './mana
 import { runScript } from './scripts.ts'
 import { type ListenAddress, openServer, type RunningServer } from './server.ts'
 import { createTemporaryFile } from './temporary-file.ts'
+import { groupId, userId } from './users.ts'
 import { VERSION } from './version.ts'
 
 export type ServerSignal = 'SIGHUP' | 'SIGTERM' | 'SIGUSR1' | 'SIGUSR2'
@@ -77,10 +78,12 @@ export async function openConfiguredServer(
   options: ConfiguredOptions,
 ): Promise<ConfiguredServer> {
   const unixSeconds = () => Math.floor(realClock.date().getTime() / 1000)
-  const { passphrase, workers, failed, kept } = options
+  const { workers, failed, kept } = options
+  let { passphrase } = options
   const { poolPersist } = config
   let running: RunningServer | undefined
   let verbosity = config.verb
+  const keyPassword = new KeyPassword()
   const management = config.management && createManagement()
   const log = (text: string) => {
     options.log(text)
@@ -127,6 +130,7 @@ export async function openConfiguredServer(
         authority: () => authority,
         date: realClock.date,
         signal: options.signal,
+        questions: keyPassword,
         verbosity: {
           get: () => verbosity,
           set: (level) => {
@@ -144,9 +148,20 @@ export async function openConfiguredServer(
     )
   }
 
-  const door = management && (await openManagement(management, config.management!))
+  const door =
+    management &&
+    (await openManagement(management, config.management!, () => {
+      if (config.management?.signal === true) options.signal('SIGUSR1')
+    }))
   try {
     await management?.released()
+    if (config.keyPassword === 'ask' && passphrase === undefined) {
+      if (management === undefined || config.management?.queryPasswords !== true) {
+        const instead = "write 'askpass FILE', or 'management-query-passwords'"
+        throw new Error(`askpass: there is nobody to ask for the password of the key; ${instead}`)
+      }
+      passphrase = await keyPassword.ask(management)
+    }
     const persisted = poolPersist && fileWatch.read(poolPersist.path)
     running = await openServer(
       client,
@@ -225,6 +240,7 @@ export async function openConfiguredServer(
   if (poolPersist !== undefined && poolPersist.interval > 0) {
     keep('ifconfig-pool-persist', poolPersist.interval, persist)
   }
+  for (const text of config.echo) management?.echo(text)
   management?.state({
     name: 'CONNECTED',
     detail: 'SUCCESS',
@@ -276,6 +292,9 @@ const FIXED = [
   'rcvbuf',
   'routes',
   'routesIpv6',
+  'routeTable',
+  'txqueuelen',
+  'ifconfigNoexec',
   'management',
   'status',
   'statusVersion',
@@ -330,11 +349,18 @@ function followed(
 
 function openManagement(
   management: Management,
-  { at, client }: NonNullable<ServerConfig['management']>,
+  { at, client, clientUser, clientGroup }: NonNullable<ServerConfig['management']>,
+  ended: () => void,
 ): Promise<{ close(): void }> {
+  const ids = {
+    ...(clientUser !== undefined && { uid: userId(clientUser) }),
+    ...(clientGroup !== undefined && { gid: groupId(clientGroup) }),
+  }
   const place: ManagementPlace =
-    at.kind === 'unix' ? { path: at.path } : { address: at.address, port: at.port }
-  return client ? connectManagement(management, place) : serveManagement(management, place)
+    at.kind === 'unix' ? { path: at.path, ...ids } : { address: at.address, port: at.port }
+  return client
+    ? connectManagement(management, place, ended)
+    : serveManagement(management, place, ended)
 }
 
 /** What scripts are told of the server. */

@@ -10,13 +10,17 @@ export type ManagementPlace =
 /**
  * Serves at a place, one connection at a time as OpenVPN does: who comes while another is there waits until that has ended.
  * Rejects with an Error that names the place.
+ *
+ * @param ended is called when one that was served has gone
  */
 export async function serveManagement(
   management: Management,
   place: ManagementPlace,
+  ended: () => void = () => {},
 ): Promise<{ readonly port: number | undefined; close(): void }> {
   const waiting: Socket[] = []
   let present: Socket | undefined
+  let closing = false
   const next = () => {
     present = undefined
     const socket = waiting.shift()
@@ -27,6 +31,7 @@ export async function serveManagement(
     const connection = attach(management, socket)
     socket.on('close', () => {
       connection?.closed()
+      if (!closing) ended()
       next()
     })
   }
@@ -66,6 +71,7 @@ export async function serveManagement(
   return {
     port: typeof bound === 'object' ? bound?.port : undefined,
     close() {
+      closing = true
       server.close()
       management.close()
       for (const socket of waiting) socket.destroy()
@@ -78,6 +84,7 @@ export async function serveManagement(
 export async function connectManagement(
   management: Management,
   place: ManagementPlace,
+  ended: () => void = () => {},
 ): Promise<{ close(): void }> {
   const socket =
     'path' in place ? connect(place.path) : connect({ host: place.address, port: place.port })
@@ -89,8 +96,17 @@ export async function connectManagement(
   })
   socket.on('error', () => socket.destroy())
   const connection = attach(management, socket)
-  socket.on('close', () => connection?.closed())
-  return { close: () => socket.end() }
+  let closing = false
+  socket.on('close', () => {
+    connection?.closed()
+    if (!closing) ended()
+  })
+  return {
+    close() {
+      closing = true
+      socket.end()
+    },
+  }
 }
 
 function attach(management: Management, socket: Socket) {

@@ -124,17 +124,18 @@ function configure(
   data: DataChannel,
   { settings, log }: ServerDescription,
 ): void {
-  const { v4, v6, routes, tunMtu } = settings
-  for (const family of [v4, v6]) {
+  const { v4, v6, setsAddresses, routes, routeTable, tunMtu, queueLength } = settings
+  for (const family of setsAddresses ? [v4, v6] : []) {
     if (family !== undefined) network.addAddress(data.ifindex, family)
   }
-  network.up(data.ifindex, tunMtu)
+  network.up(data.ifindex, tunMtu, queueLength)
   for (const { network: destination, prefix, metric } of routes) {
     const route: SystemRoute = {
       destination,
       prefix,
       ifindex: data.ifindex,
       metric: metric ?? ROUTE_METRIC,
+      ...(routeTable !== undefined && { table: routeTable }),
     }
     try {
       network.addRoute(route)

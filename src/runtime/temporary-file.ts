@@ -2,9 +2,9 @@
 import { randomBytes } from 'node:crypto'
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import type { TemporaryFile } from '../openvpn/server/configured-policy.ts'
+import type { TemporaryFile } from '../openvpn/server/programs.ts'
 
-export function createTemporaryFile(folder: string, content: string): TemporaryFile {
+export function createTemporaryFile(folder: string, content: string | Uint8Array): TemporaryFile {
   const path = join(folder, `ovpn_${randomBytes(16).toString('hex')}.tmp`)
   writeFileSync(path, content, { flag: 'wx', mode: 0o600 })
   return {

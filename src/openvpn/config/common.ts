@@ -30,7 +30,6 @@ export interface SocketConfig {
   readonly rcvbuf: number | undefined
   readonly mark: number | undefined
   readonly bindDev: string | undefined
-  readonly mtuDisc: 'no' | 'maybe' | 'yes' | undefined
 }
 
 /** How TCP segments in the tunnel are limited; `size` in bytes. Source: docs/PROTOCOL.md and openvpn(8), `mssfix`. */
@@ -113,6 +112,5 @@ export function readSocket(settings: Settings): SocketConfig {
     rcvbuf: settings.args('rcvbuf')?.bytes || undefined,
     mark: settings.args('mark')?.mark,
     bindDev: settings.args('bind-dev')?.device,
-    mtuDisc: settings.args('mtu-disc')?.type,
   }
 }

@@ -5,7 +5,6 @@ import type { Millis } from './values.ts'
 
 export interface ProcessConfig {
   readonly verb: number
-  readonly mute: number | undefined
   readonly log: { readonly path: string; readonly append: boolean } | undefined
   readonly suppressTimestamps: boolean
   readonly machineReadableOutput: boolean
@@ -60,7 +59,6 @@ export function readProcess(fields: Fields): ProcessConfig {
   const interval = settings.args('status')?.interval
   return {
     verb: settings.args('verb')?.level ?? 1,
-    mute: settings.args('mute')?.count || undefined,
     log:
       append !== undefined
         ? { path: append, append: true }

@@ -34,7 +34,6 @@ export interface PushedOptions extends NetworkOptions {
   readonly environment: readonly (readonly [name: string, value: string])[]
   readonly echo: readonly string[]
   readonly verb: number | undefined
-  readonly mute: number | undefined
 }
 
 /** What is before a packet that is not compressed: nothing, or a framing that the driver has not. */
@@ -147,7 +146,6 @@ function pushedOptions(settings: Settings): PushedOptions {
       args.words.join(' '),
     ),
     verb: settings.args('verb')?.level,
-    mute: settings.args('mute')?.count,
   }
 }
 

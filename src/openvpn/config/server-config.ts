@@ -64,10 +64,7 @@ export interface ServerConfig extends CommonConfig {
   /** Routes of the server's own system. */
   readonly routes: readonly Route[]
   readonly routesIpv6: readonly Ipv6Route[]
-  readonly routeGateway: string | undefined
-  readonly routeIpv6Gateway: string | undefined
   readonly routeMetric: number | undefined
-  readonly routeDelay: Millis | undefined
 
   /** Options for every client in order, helpers' among them; addresses and what is negotiated are not. */
   readonly push: readonly string[]
@@ -99,8 +96,6 @@ export interface ServerConfig extends CommonConfig {
     | undefined
   readonly authUserPassOptional: boolean
   readonly authGenToken: AuthGenToken | undefined
-  /** Clients with `comp-lzo` are told to leave it. */
-  readonly compressMigrate: boolean
 
   readonly clientConnect: string | undefined
   readonly clientDisconnect: string | undefined
@@ -157,6 +152,8 @@ export function serverConfig(settings: Settings, files: Files, decides = false):
   const tunMtu = network.tunMtu ?? 1500
   const tls = readTls(fields, 'server')
   checkRole(settings)
+  checkCompress(settings)
+  checkRoutes(settings)
   checkIdentity(settings, 'needed')
   const config: ServerConfig = {
     file: settings.file,
@@ -174,10 +171,7 @@ export function serverConfig(settings: Settings, files: Files, decides = false):
     pushConstraint: settings.args('ifconfig-push-constraint'),
     routes: network.routes,
     routesIpv6: network.routesIpv6,
-    routeGateway: network.routeGateway,
-    routeIpv6Gateway: network.routeIpv6Gateway,
     routeMetric: network.routeMetric,
-    routeDelay: network.routeDelay,
     push: [...readPush(settings), ...helperPush],
     clientConfigDir: fields.path('client-config-dir'),
     ccdExclusive: settings.has('ccd-exclusive'),
@@ -199,7 +193,6 @@ export function serverConfig(settings: Settings, files: Files, decides = false):
     authUserPassVerify: readPasswordVerify(fields),
     authUserPassOptional: settings.has('auth-user-pass-optional'),
     authGenToken: readAuthGenToken(fields, tls.renegSec.max, tls.handWindow),
-    compressMigrate: readCompress(settings),
     clientConnect: fields.command('client-connect'),
     clientDisconnect: fields.command('client-disconnect'),
     clientCrresponse: fields.command('client-crresponse'),
@@ -443,15 +436,23 @@ function readAuthGenToken(fields: Fields, reneg: Millis, hand: Millis): AuthGenT
   return { lifetime, renewal: period, externalAuth, secret }
 }
 
-function readCompress(settings: Settings): boolean {
+/** Routes lead into the tunnel, whatever address in it they name. */
+function checkRoutes(settings: Settings): void {
+  for (const { name, args, place } of [...settings.all('route'), ...settings.all('route-ipv6')]) {
+    if (args.gateway !== 'net_gateway' && args.gateway !== 'remote_host') continue
+    const message = `${name}: routes of a server lead into the tunnel; for one to ${args.gateway} use ip(8)`
+    settings.problem('refused', place, message)
+  }
+}
+
+/** Clients that have `comp-lzo` are told to leave it in any case, as `compress migrate` wants it. */
+function checkCompress(settings: Settings): void {
   const setting = settings.last('compress')
-  const algorithm = setting?.args.algorithm
-  if (setting === undefined || algorithm === 'migrate') return setting !== undefined
-  if (algorithm === 'stub-v2' || algorithm === 'lz4-v2') return false
+  if (setting === undefined) return
+  if (['migrate', 'stub-v2', 'lz4-v2'].includes(setting.args.algorithm ?? '')) return
   const message =
     "compress: the offloaded data channel adds no framing; remove it, or write 'compress migrate' for clients that have 'comp-lzo'"
   settings.problem('refused', setting.place, message)
-  return false
 }
 
 /** What asks for passwords where nobody decides about them. */

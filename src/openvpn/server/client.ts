@@ -13,6 +13,7 @@
  */
 import { ApiError } from '../../uapi/errno.ts'
 import { type PeerInfo, Proto, parsePeerInfo } from '../../wire/peer-info.ts'
+import { ipv4ToNumber } from '../config/values.ts'
 import type { DataChannel, DataPeer, PeerCounters } from '../data-channel.ts'
 import type { IpPool, Lease } from '../ip-pool.ts'
 import type { Network as SystemNetwork, SystemRoute } from '../network.ts'
@@ -77,6 +78,8 @@ const PUSH_REPEAT: Millis = 30_000
 const LINGER: Millis = 5000
 /** Of routes to networks behind clients; as OpenVPN's with offload. */
 const ROUTE_METRIC = 100
+/** Packets of a client whose key is being looked at: more than its first flight. */
+const MAX_EARLY = 16
 const ANEW = { keepCredentials: true, nextServer: false, text: '' }
 const NOBODY: PeerCertificates = { chain: [], verified: true }
 
@@ -124,6 +127,8 @@ export class ServerClient implements ClientIdentity {
   #cancel: (() => void) | undefined
   #cancelAt: Millis = Number.POSITIVE_INFINITY
   #work: Promise<void> = Promise.resolve()
+  /** What came while its key is being looked at: it is not read before. */
+  #early: Uint8Array[] | undefined
 
   constructor(
     host: ClientHost,
@@ -155,6 +160,16 @@ export class ServerClient implements ClientIdentity {
       },
       host.now(),
     )
+    const { metadata } = opening
+    const refuses = metadata && host.policy.refusesKey?.(metadata)
+    if (refuses !== undefined) {
+      this.#early = []
+      void this.#unlessRefused(refuses, () => {
+        const early = this.#early ?? []
+        this.#early = undefined
+        for (const packet of early) this.receive(packet)
+      })
+    }
     this.#schedule()
   }
 
@@ -210,6 +225,10 @@ export class ServerClient implements ClientIdentity {
 
   receive(packet: Uint8Array): void {
     if (this.isGone) return
+    if (this.#early !== undefined) {
+      if (this.#early.length < MAX_EARLY) this.#early.push(packet.slice())
+      return
+    }
     this.lastSeen = this.#host.date()
     this.session.receive(packet, this.#host.now())
     this.#schedule()
@@ -294,7 +313,17 @@ export class ServerClient implements ClientIdentity {
         return
       }
     }
-    this.session.admit(keyId)
+    const refuses = this.#host.policy.refusesCertificates?.(this, this.#gone.signal)
+    if (refuses === undefined) this.session.admit(keyId)
+    else void this.#unlessRefused(refuses, () => this.session.admit(keyId))
+  }
+
+  /** Goes on with `allowed` unless there is a reason why not. */
+  async #unlessRefused(asked: Promise<string | undefined>, allowed: () => void): Promise<void> {
+    const why = await this.#unlessGone(asked).catch((error: unknown) => textOf(error))
+    if (this.#gone.signal.aborted) return
+    if (why === undefined) allowed()
+    else this.leave(why)
   }
 
   #hello(
@@ -359,7 +388,7 @@ export class ServerClient implements ClientIdentity {
       })
       return await this.#unlessGone(asked)
     } catch (error) {
-      const text = error instanceof Error ? error.message : String(error)
+      const text = textOf(error)
       return { ...denied('the server cannot tell who you are at present'), why: text }
     } finally {
       responses.end()
@@ -471,6 +500,11 @@ export class ServerClient implements ClientIdentity {
       this.refuse({ reason: 'denied', text: result.tell }, result.refused)
       return
     }
+    if (own.v4 !== undefined && !mayHave(settings.addressConstraint, own.v4)) {
+      const why = `its address ${own.v4} is outside of ifconfig-push-constraint`
+      this.refuse({ reason: 'denied', text: '' }, why)
+      return
+    }
     const lease = pool.acquire(settings.duplicateCn ? undefined : this.commonName, {
       ...(own.v4 !== undefined && { v4: own.v4 }),
       ...(own.v6 !== undefined && { v6: own.v6 }),
@@ -491,7 +525,7 @@ export class ServerClient implements ClientIdentity {
       this.#addRoutes(own.routes ?? [])
     } catch (error) {
       if (this.#stage !== 'joining') return
-      const text = error instanceof Error ? error.message : String(error)
+      const text = textOf(error)
       const refusal = 'the server cannot carry your packets at present'
       this.refuse({ reason: 'temporary', text: refusal }, `the driver refuses it: ${text}`)
       return
@@ -645,7 +679,7 @@ export class ServerClient implements ClientIdentity {
       if (this.#gone.signal.aborted) return
       const refused = error instanceof ApiError && ['ENOENT', 'ENODEV'].includes(error.errno)
       if (refused) return // the driver has removed the peer meanwhile, and says so
-      this.#host.log(`${this.text}: ${error instanceof Error ? error.message : String(error)}`)
+      this.#host.log(`${this.text}: ${textOf(error)}`)
       this.leave('something went wrong')
     })
   }
@@ -661,11 +695,11 @@ export class ServerClient implements ClientIdentity {
   #schedule(): void {
     if (this.isGone) return
     const at = Math.min(this.session.deadline(), this.#deadline)
-    if (at === this.#cancelAt) return
+    // Deadlines move with every packet: one call too many costs less than a timer for each.
+    if (at >= this.#cancelAt) return
     this.#cancel?.()
     this.#cancelAt = at
-    this.#cancel =
-      at === Number.POSITIVE_INFINITY ? undefined : this.#host.schedule(at, () => this.#due())
+    this.#cancel = this.#host.schedule(at, () => this.#due())
   }
 
   #due(): void {
@@ -691,6 +725,17 @@ const REMOVED = {
   'transport-disconnect': 'the connection has ended',
 } as const
 
+function mayHave(constraint: Network | undefined, address: string): boolean {
+  if (constraint === undefined) return true
+  const size = 2 ** (32 - constraint.prefix)
+  const networkOf = (text: string) => Math.floor(ipv4ToNumber(text) / size)
+  return networkOf(address) === networkOf(constraint.network)
+}
+
 function denied(text: string): AuthDecision & { allow: false } {
   return { allow: false, failure: { reason: 'denied', text }, why: text }
+}
+
+function textOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
 }

@@ -2,6 +2,7 @@
  * Who may come and what they get, as a configuration says: files of `client-config-dir`, scripts, tokens, the management interface. Programs and
  * files are reached through what is passed in. All that is asked must agree; the first that refuses decides.
  *
+ *     refuses...     tls-crypt-v2-verify, tls-verify --> the embedding program
  *     authenticate   token --> auth-user-pass-verify --> client-auth of the management interface --> the embedding program
  *     admit          client-config-dir --> client-connect --> the embedding program
  */
@@ -9,11 +10,8 @@ import {
   type ClientSettings as FileSettings,
   readClientSettings,
 } from '../config/client-settings.ts'
-import type { ServerConfig } from '../config/server-config.ts'
 import { maskToPrefix } from '../config/values.ts'
 import type { AuthFailure } from '../proto/messages.ts'
-import { parsePassword } from '../proto/messages.ts'
-import { parseOption } from '../proto/push.ts'
 import {
   clean,
   connectedEnvironment,
@@ -31,34 +29,17 @@ import type {
   Network,
   ServerPolicy,
 } from './policy.ts'
+import { type ProgramParts, Programs } from './programs.ts'
 import type { Tokens } from './tokens.ts'
 
-export interface ScriptOutcome {
-  readonly status: number
-  readonly output: string
-}
-
-/** A file that only this process and its scripts read. */
-export interface TemporaryFile {
-  readonly path: string
-  read(): string
-  remove(): void
-}
-
-export interface PolicyParts {
-  readonly config: ServerConfig
+export interface PolicyParts extends ProgramParts {
   /** Asked last; and told of all that happens. */
   readonly program: ServerPolicy
   readonly tokens?: Tokens | undefined
   /** Asked after scripts; undefined without `management-client-auth`. */
   readonly management?: ManagementAuthority | undefined
-  /** Of the server: `dev`, `local_1`, `ifconfig_local` and the like. */
-  readonly environment: () => Environment
-  run(command: readonly string[], environment: Environment): Promise<ScriptOutcome>
   /** The content of a file; undefined where there is none. */
   read(path: string): Uint8Array | undefined
-  temporaryFile(content: string): TemporaryFile
-  log(text: string): void
 }
 
 /** Somebody at the management interface who decides. */
@@ -66,23 +47,33 @@ export interface ManagementAuthority {
   decide(request: AuthRequest, environment: Environment): Promise<AuthDecision>
 }
 
-/** What `client-connect` may end with. */
-const DEFERRED = 2
-const RECHECK_MS = 500
-const DEFER_LIMIT_MS = 120_000
-
 export class ConfiguredPolicy implements ServerPolicy {
   readonly #parts: PolicyParts
+  readonly #programs: Programs
   /** Runs of `learn-address`, in order. */
   #learning: Promise<void> = Promise.resolve()
 
   constructor(parts: PolicyParts) {
     this.#parts = parts
+    this.#programs = new Programs(parts)
   }
 
   get decidesAll(): boolean {
     const { management, program } = this.#parts
     return management !== undefined || program.decidesAll === true
+  }
+
+  async refusesKey(metadata: Uint8Array): Promise<string | undefined> {
+    const refused = await this.#programs.refusesKey(metadata)
+    return refused ?? this.#parts.program.refusesKey?.(metadata)
+  }
+
+  async refusesCertificates(
+    client: ClientIdentity,
+    signal: AbortSignal,
+  ): Promise<string | undefined> {
+    const refused = await this.#programs.refusesCertificates(client)
+    return refused ?? this.#parts.program.refusesCertificates?.(client, signal)
   }
 
   async authenticate(request: AuthRequest): Promise<AuthDecision> {
@@ -98,7 +89,7 @@ export class ConfiguredPolicy implements ServerPolicy {
     const byToken = checked?.state === 'accepted' && config.authGenToken?.externalAuth !== true
     if (!byToken) {
       if (config.authUserPassVerify !== undefined && (username !== '' || password !== '')) {
-        decision = await this.#verifyPassword(request, environment)
+        decision = await this.#programs.verifyPassword(request, environment)
         if (!decision.allow) return decision
       }
       if (management !== undefined) {
@@ -128,8 +119,9 @@ export class ConfiguredPolicy implements ServerPolicy {
       settings = settingsOf(file)
     }
     if (config.clientConnect !== undefined) {
-      const written = await this.#clientConnect(config.clientConnect, client, signal)
-      if (written === 'refused') return refused('', 'client-connect refuses it')
+      const text = await this.#programs.clientConnect(config.clientConnect, client, signal)
+      if (text === undefined) return refused('', 'client-connect refuses it')
+      const written = this.#parse(text, 'client-connect')
       if (written.disable) return refused('this client is disabled', 'disable, of client-connect')
       settings = merge(settings, settingsOf(written))
     }
@@ -148,6 +140,7 @@ export class ConfiguredPolicy implements ServerPolicy {
   }
 
   floated(client: ConnectedClient): void {
+    this.#learn('update', client)
     this.#parts.program.floated?.(client)
   }
 
@@ -156,57 +149,9 @@ export class ConfiguredPolicy implements ServerPolicy {
     this.#learn('delete', client)
     if (config.clientDisconnect !== undefined) {
       const environment = { ...connectedEnvironment(client), ...farewellEnvironment(farewell) }
-      void this.#script(config.clientDisconnect, [], environment, 'client-disconnect')
+      void this.#programs.run('client-disconnect', config.clientDisconnect, [], environment)
     }
     program.disconnected?.(client, farewell)
-  }
-
-  async #verifyPassword(request: AuthRequest, environment: Environment): Promise<AuthDecision> {
-    const { authUserPassVerify } = this.#parts.config
-    if (authUserPassVerify === undefined) return { allow: true }
-    const { command, method } = authUserPassVerify
-    const { username } = request
-    const password = passwordFor(request.password)
-    // A line break would add a line to the file, and a variable to the environment.
-    if (/[\p{Cc}]/u.test(username) || /[\r\n\0]/.test(password)) {
-      return refused('', 'control characters in a user name or password')
-    }
-    const secret = method === 'via-env' ? { password } : {}
-    const file =
-      method === 'via-file' ? this.#parts.temporaryFile(`${username}\n${password}\n`) : undefined
-    try {
-      const args = file === undefined ? [] : [file.path]
-      const told = { ...environment, username, ...secret }
-      const { status } = await this.#script(command, args, told, 'auth-user-pass-verify')
-      return status === 0 ? { allow: true } : refused('', 'auth-user-pass-verify refuses it')
-    } finally {
-      file?.remove()
-    }
-  }
-
-  /** What the program writes is as a file of `client-config-dir`; it may take its time (status 2). */
-  async #clientConnect(
-    command: string,
-    client: ClientIdentity,
-    signal: AbortSignal,
-  ): Promise<FileSettings | 'refused'> {
-    const { temporaryFile } = this.#parts
-    const [settings, deferred] = [temporaryFile(''), temporaryFile('')]
-    try {
-      const environment = {
-        ...identityEnvironment(client),
-        client_connect_deferred_file: deferred.path,
-        client_connect_config_file: settings.path,
-      }
-      const { status } = await this.#script(command, [settings.path], environment, 'client-connect')
-      if (status === DEFERRED) {
-        if (!(await decided(deferred, signal))) return 'refused'
-      } else if (status !== 0) return 'refused'
-      return this.#parse(settings.read(), 'client-connect')
-    } finally {
-      settings.remove()
-      deferred.remove()
-    }
   }
 
   #clientFile(commonName: string): FileSettings | 'exclusive' | undefined {
@@ -232,50 +177,18 @@ export class ConfiguredPolicy implements ServerPolicy {
     return readClientSettings({ file, text }, { read })
   }
 
-  #learn(action: 'add' | 'delete', client: ConnectedClient): void {
+  #learn(action: 'add' | 'update' | 'delete', client: ConnectedClient): void {
     const { learnAddress } = this.#parts.config
     if (learnAddress === undefined) return
     const networks = client.routes.map(({ network, prefix }) => `${network}/${prefix}`)
     const addresses = [client.v4, client.v6, ...networks].filter((one) => one !== undefined)
     for (const address of addresses) {
-      const args = action === 'add' ? [action, address, client.commonName] : [action, address]
+      const args = action === 'delete' ? [action, address] : [action, address, client.commonName]
       this.#learning = this.#learning.then(async () => {
-        await this.#script(learnAddress, args, connectedEnvironment(client), 'learn-address')
+        await this.#programs.run('learn-address', learnAddress, args, connectedEnvironment(client))
       })
     }
   }
-
-  async #script(
-    command: string,
-    args: readonly string[],
-    environment: Environment,
-    type: string,
-  ): Promise<ScriptOutcome> {
-    const { config, log } = this.#parts
-    const words = parseOption(command) ?? []
-    const own = Object.fromEntries(config.environment.map(([name, value]) => [name, clean(value)]))
-    const all = { ...own, ...this.#parts.environment(), ...environment, script_type: type }
-    const outcome = await this.#parts.run([...words, ...args], all)
-    const output = outcome.output === '' ? '' : `: ${clean(outcome.output)}`
-    if (outcome.status !== 0) log(`${type}: ${words[0]} ended with ${outcome.status}${output}`)
-    return outcome
-  }
-}
-
-/** A script gets the password itself, or both it and the answer to the question. */
-function passwordFor(field: string): string {
-  const parsed = parsePassword(field)
-  return parsed.kind === 'plain' ? parsed.password : field
-}
-
-async function decided(file: TemporaryFile, signal: AbortSignal): Promise<boolean> {
-  for (let waited = 0; waited < DEFER_LIMIT_MS && !signal.aborted; waited += RECHECK_MS) {
-    const word = file.read().trim()
-    if (word === '1') return true
-    if (word === '0') return false
-    await new Promise((resolve) => setTimeout(resolve, RECHECK_MS))
-  }
-  return false
 }
 
 /** A name from a certificate or a client must not lead out of the folder. */

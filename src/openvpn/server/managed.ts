@@ -1,5 +1,5 @@
 /** A server as the management interface commands it, and what it tells there. */
-import type { Management, ManagementTarget } from '../management.ts'
+import type { ManagedQuestions, Management, ManagementTarget } from '../management.ts'
 import { formatOrder } from '../proto/messages.ts'
 import { splitOptions } from '../proto/push.ts'
 import { realAddress, type StatusClient } from '../status.ts'
@@ -16,16 +16,56 @@ export interface ManagedParts {
   authority(): ManagementAuthority | undefined
   date(): Date
   signal: ManagementTarget['signal']
+  /** Asks for the password of the private key there. */
+  readonly questions?: ManagedQuestions
   readonly verbosity: { get(): number; set(level: number): void }
 }
 
+/** The one question of a server: the password of its private key (`management-query-passwords`). */
+export class KeyPassword implements ManagedQuestions {
+  #answer: ((password: string) => void) | undefined
+
+  ask(management: Management): Promise<string> {
+    management.question("PASSWORD:Need 'Private Key' password")
+    return new Promise((resolve) => {
+      this.#answer = (password) => {
+        management.question(undefined)
+        resolve(password)
+      }
+    })
+  }
+
+  answer(kind: string, type: string, text: string): boolean {
+    const answer = this.#answer
+    if (kind !== 'password' || type !== 'Private Key' || answer === undefined) return false
+    this.#answer = undefined
+    answer(text)
+    return true
+  }
+
+  remote(): boolean {
+    return false
+  }
+
+  remotes(): [] {
+    return []
+  }
+
+  challengeResponse(): boolean {
+    return false
+  }
+
+  forgetPasswords(): void {}
+}
+
 export function managedServer(parts: ManagedParts): ManagementTarget {
-  const { title, pid, server, authority, date, signal, verbosity } = parts
+  const { title, pid, server, authority, date, signal, verbosity, questions } = parts
   const clients = async (): Promise<StatusClient[]> => (await server()?.status()) ?? []
   return {
     title,
     pid,
     signal,
+    ...(questions !== undefined && { questions }),
     get verbosity() {
       return verbosity.get()
     },

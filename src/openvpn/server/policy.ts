@@ -92,6 +92,10 @@ export interface Farewell {
 }
 
 export interface ServerPolicy {
+  /** Why a tls-crypt-v2 key with this metadata (type and data) will not do; asked before TLS begins. Undefined: it will. */
+  refusesKey?(metadata: Uint8Array): Promise<string | undefined>
+  /** Why certificates that are good otherwise will not do; asked at each exchange of keys. Undefined: they will. */
+  refusesCertificates?(client: ClientIdentity, signal: AbortSignal): Promise<string | undefined>
   /** Whether credentials are good; only asked where there are some, or some are required. */
   authenticate?(request: AuthRequest): Promise<AuthDecision>
   /** Ask it of clients without credentials, too. */

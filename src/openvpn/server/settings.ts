@@ -26,6 +26,10 @@ export interface ServerSettings {
   readonly workers?: number | undefined
   readonly v4?: TunnelNetwork | undefined
   readonly v6?: TunnelNetwork | undefined
+  /** Whether the interface is given addresses; else a script does it. */
+  readonly setsAddresses: boolean
+  /** Packets that the interface holds back; undefined: as the system has it. */
+  readonly queueLength: number | undefined
   readonly tunMtu: number
   /** Largest packet outside, in bytes, that TCP inside is made to fit; undefined: TCP is left alone. */
   readonly mssfix: number | undefined
@@ -35,8 +39,12 @@ export interface ServerSettings {
   readonly keepalive: { readonly interval: number; readonly timeout: number }
   /** Networks that the system is to route into the tunnel. */
   readonly routes: readonly (Network & { readonly metric?: number | undefined })[]
+  /** Of those routes; the main one where undefined. */
+  readonly routeTable: number | undefined
   readonly clientToClient: boolean
 
+  /** Where IPv4 addresses must be that single clients are given by hand. */
+  readonly addressConstraint: Network | undefined
   readonly maxClients: number
   readonly duplicateCn: boolean
   readonly maxRoutesPerClient: number

@@ -16,6 +16,7 @@ import { both, type Directives, honoured, noop, refused } from './directive.ts'
 
 const DAY = 86_400
 const foreground = noop('the program stays in the foreground, as service managers want it')
+const quiet = noop('what others could cause again and again is counted, not told one by one')
 
 export const process = {
   config: {
@@ -38,8 +39,8 @@ export const process = {
   },
   mute: {
     args: { count: integer(0, 0x7fffffff) },
-    ...both(honoured),
-    pushed: honoured,
+    ...both(quiet),
+    pushed: quiet,
     doc: 'Messages of one kind in a row',
   },
   log: { args: { file }, ...both(honoured), doc: 'File that messages go to; it begins anew' },
@@ -146,8 +147,18 @@ export const process = {
   up: { args: { command }, ...both(honoured), doc: 'Command for when the interface is there' },
   down: { args: { command }, ...both(honoured), doc: 'Command for when it is gone' },
   'down-pre': { args: {}, ...both(honoured), doc: 'Runs `down` before the interface goes' },
-  'up-restart': { args: {}, ...both(honoured), doc: 'Runs `down` and `up` for restarts too' },
-  'up-delay': { args: {}, ...both(honoured), doc: 'Runs `up` only once a server was reached' },
+  'up-restart': {
+    args: {},
+    client: honoured,
+    server: noop('a restart makes the interface anew, and runs `down` and `up` in any case'),
+    doc: 'Runs `down` and `up` for restarts too',
+  },
+  'up-delay': {
+    args: {},
+    client: honoured,
+    server: noop('a server waits for nobody'),
+    doc: 'Runs `up` only once a server was reached',
+  },
   ipchange: {
     args: { command },
     client: honoured,
@@ -185,7 +196,8 @@ export const process = {
   },
   'management-forget-disconnect': {
     args: {},
-    ...both(honoured),
+    client: honoured,
+    server: noop('a server has no passwords to forget'),
     doc: 'Forgets passwords when who manages has gone',
   },
   'management-up-down': {

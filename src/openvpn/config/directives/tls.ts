@@ -295,7 +295,7 @@ export const tls = {
     ...both(honoured),
     ccd: refused(framing),
     pushed: honoured,
-    doc: 'Framing of compression, without compressing. Servers have `stub-v2`, which adds nothing, and `migrate`',
+    doc: 'Framing of compression, without compressing. Servers have `stub-v2`, which adds nothing, and do as with `migrate` in any case',
   },
   'comp-lzo': {
     args: { mode: optional(choice('yes', 'no', 'adaptive')) },

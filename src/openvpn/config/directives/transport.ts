@@ -349,7 +349,11 @@ export const transport = {
   },
   'mtu-disc': {
     args: { type: choice('no', 'maybe', 'yes') },
-    ...both(honoured),
+    ...both(
+      noop(
+        'packets of an offloaded data channel may be fragmented on their way, as the kernel’s may',
+      ),
+    ),
     connection: true,
     doc: 'Discovery of the path’s MTU, by the don’t-fragment bit of the packets sent',
   },

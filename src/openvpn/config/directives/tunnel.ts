@@ -36,6 +36,8 @@ const REDIRECT_FLAGS = [
   '!ipv4',
 ] as const
 
+const intoTunnel = noop('routes of a server lead into the tunnel; `iroute` says to which client')
+
 export const tunnel = {
   dev: {
     args: { name: device },
@@ -180,14 +182,16 @@ export const tunnel = {
   },
   'route-gateway': {
     args: { gateway: either(constant('dhcp', 'dhcp'), host) },
-    ...both(honoured),
+    client: honoured,
+    server: intoTunnel,
     pushed: honoured,
     update: true,
     doc: 'Gateway of routes that name none',
   },
   'route-ipv6-gateway': {
     args: { gateway: ipv6 },
-    ...both(honoured),
+    client: honoured,
+    server: intoTunnel,
     pushed: honoured,
     doc: 'Gateway of IPv6 routes that name none',
   },
@@ -200,7 +204,8 @@ export const tunnel = {
   },
   'route-delay': {
     args: { delay: optional(seconds(0, 86_400), 0), window: optional(seconds(0, 86_400)) },
-    ...both(honoured),
+    client: honoured,
+    server: noop('routes are set once the interface is there'),
     pushed: honoured,
     doc: 'Seconds between the connection and the routes',
   },
