@@ -166,8 +166,7 @@ for (const series of ['2.6', '2.7']) {
       const bound = { bound: true, more: [`local ${hosts[2]!.own.ipv4}`, 'lport 5000'] }
       bound.more.push('redirect-gateway def1 ipv6')
       const rows: [Transport, series: string, Partial<ClientSide>][] = [
-        // OpenVPN forgets which address of its own a client had asked when the client's changes, hence `float`.
-        ['udp', '2.7', { remote: HOME.ipv4, more: ['reneg-sec 5', 'float'] }],
+        ['udp', '2.7', { remote: HOME.ipv4 }],
         ['udp6', '2.6', { remote: HOME.ipv6 }],
         ['udp', '2.6', bound],
         ['udp', '2.7', { remote: '127.0.0.1', port: 2000, more: ['reneg-sec 5'] }],
@@ -261,13 +260,13 @@ for (const series of ['2.6', '2.7']) {
       // OpenVPN 2.6 is not told of it by any driver, and sends what renews keys to the old address.
       it('keys are renewed after that', async () => {
         assert.ok(times(server, /floated from/) >= 3, 'it was told')
-        for (const i of [0, 3]) {
-          const renewed = () => times(clients[i]!, /Control Channel: TLS/)
-          const had = renewed()
-          await until('two renewals', () => renewed() >= had + 2, 20)
-          assert.equal(times(clients[i]!, STARTED), 1)
-          assert.equal(await ping(hosts[i]!.netns, SERVER_VPN), 0)
-        }
+        // Not the first: with `multihome`, OpenVPN forgets of a client that moved which address it had asked.
+        const client = clients[3]!
+        const renewed = () => times(client, /Control Channel: TLS/)
+        const had = renewed()
+        await until('two renewals', () => renewed() >= had + 2, 40)
+        assert.equal(times(client, STARTED), 1)
+        assert.equal(await ping(hosts[3]!.netns, SERVER_VPN), 0)
       })
     }
   })
