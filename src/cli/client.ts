@@ -1,66 +1,240 @@
 /** `ovpn client PROFILE`: connects to an OpenVPN server, and stays connected. */
-import { readFileSync } from 'node:fs'
-import { Command, Option } from 'commander'
-import { openClient } from '../driver/client.ts'
-import { readClientConfig } from '../openvpn/config/client-config.ts'
+import { openSync, writeFileSync, writeSync } from 'node:fs'
+import { setPriority } from 'node:os'
+import { Command, InvalidArgumentError, Option } from 'commander'
+import type { ClientEvents, Connection, Verdict } from '../openvpn/client/client.ts'
+import { type ClientConfig, readClientConfig } from '../openvpn/config/client-config.ts'
 import { formatPlace } from '../openvpn/config/parse.ts'
-import { openLibc } from '../platform/libc.ts'
-import { openOwnNetns } from '../platform/netns.ts'
-import { createRunningClient } from '../runtime/client.ts'
-import { createDriver } from '../runtime/driver.ts'
+import type { PendingMethod } from '../openvpn/proto/messages.ts'
+import { becomeUser } from '../platform/privileges.ts'
+import { type ConfiguredClient, openConfiguredClient } from '../runtime/configured-client.ts'
+import type { ServerSignal } from '../runtime/configured-server.ts'
+import { type DriverKind, type OpenedDriver, openDriverClient } from '../runtime/driver-client.ts'
 import { files } from '../runtime/files.ts'
-import { originOfNetns } from '../runtime/origin.ts'
-import { VERSION } from '../runtime/version.ts'
-import { type Environment, randomWord } from './compose.ts'
-import { CliError } from './errors.ts'
+import { groupId, userId } from '../runtime/users.ts'
+import type { Environment } from './compose.ts'
+import { readSource } from './config-files.ts'
+import { attempt, CliError, EXIT } from './errors.ts'
 import { formatTime } from './format.ts'
+import { socketOption, withExamples } from './options.ts'
+import { missingForDriver } from './requirements.ts'
+import { askTerminal } from './terminal.ts'
+
+interface Options {
+  driver: DriverKind
+  socket: string
+  netns?: string
+  workers?: number
+}
 
 export function clientCommand(environment: Environment): Command {
-  return new Command('client')
+  const command = new Command('client')
     .description('connect to an OpenVPN server')
     .argument('<profile>', 'an OpenVPN profile')
-    .addOption(new Option('--workers <n>', 'threads that move packets').argParser(Number))
-    .action(async (path: string, options: { workers?: number }) => {
-      const log = (text: string) => environment.print(`${formatTime(environment.date())} ${text}`)
-      const config = readClientConfig({ file: path, text: readFileSync(path, 'utf8') }, files)
-      for (const { place, message } of config.notes) log(`${formatPlace(place)}: ${message}`)
-      const driver = createDriver({ error: log, info: log, debug: () => {} }, () =>
-        randomWord(environment),
+    .addOption(
+      new Option(
+        '--driver <which>',
+        "this process's own driver, the one that runs, or the kernel's",
       )
-      const netns = openOwnNetns()
-      const origin = originOfNetns(netns)
-      const driverClient = await openClient({
-        generic: () => driver.server.channel('generic', origin),
-        route: () => driver.server.channel('route', origin),
-        dialect: 'ovpn',
-      })
-      const running = createRunningClient(
-        driverClient,
-        config,
-        {
-          ask: () => Promise.reject(new Error('nobody can be asked')),
-          version: VERSION,
-          workers: options.workers,
-          log,
-          failed: (error) => log(String(error)),
-        },
-        {
-          state: (name, detail) => log(detail === undefined ? name : `${name}: ${detail}`),
-          connected: ({ device, v4, v6, cipher }) =>
-            log(
-              `Initialization Sequence Completed (${device} ${[v4, v6].filter(Boolean).join(' ')} ${cipher})`,
-            ),
-          rekeyed: (keyId) => log(`keys renewed: ${keyId}`),
-          pending: () => {},
-          disconnected: (reason) => log(`disconnected: ${reason}`),
-        },
-      )
-      environment.onInterrupt(() => running.client.stop())
-      const verdict = await running.client.run()
-      await running.close()
-      driverClient.close()
-      await driver.close()
-      openLibc().close(netns)
-      if (verdict.kind !== 'stopped') throw new CliError(verdict.text)
+        .choices(['own', 'user', 'kernel'])
+        .default('own'),
+    )
+    .addOption(socketOption('socket of the driver that runs'))
+    .option('-n, --netns <name>', 'network namespace to connect in, one of `ip netns`')
+    .addOption(new Option('--workers <n>', 'threads that move packets').argParser(threads))
+    .action((path: string, options: Options) => connect(environment, path, options))
+  return withExamples(
+    command,
+    'ovpn client office.ovpn',
+    'ovpn client --netns office office.ovpn    # only what runs in that namespace uses the tunnel',
+  )
+}
+
+async function connect(environment: Environment, path: string, options: Options): Promise<void> {
+  const { driver: kind, socket, netns } = options
+  const missing = kind === 'own' ? missingForDriver() : []
+  if (missing.length > 0) throw new CliError(missing.join('\nand '))
+  const read = async () => readClientConfig(await readSource(path), files)
+  const config = await read()
+  const log = await attempt('cannot write the log', () => new ClientLog(environment, config))
+  if (config.writepid !== undefined) writeFileSync(config.writepid, `${process.pid}\n`)
+  if (config.nice !== undefined) setPriority(config.nice)
+  if (netns !== undefined) environment.enterNetns(netns)
+  await attempt('cannot become another user', () => giveUpRoot(config))
+  const driver = await attempt('cannot reach the driver', () =>
+    openDriverClient(kind, socket, {
+      error: (text) => log.write(text),
+      info: (text) => log.write(text, DETAIL),
+      debug: () => {},
+    }),
+  )
+  let verdict: Verdict
+  try {
+    const process = new ClientProcess(environment, driver, { read, log, options })
+    verdict = await attempt('cannot connect', () => process.run(config))
+  } finally {
+    await driver.close()
+  }
+  if (verdict.kind === 'ended') log.write(verdict.text)
+  else if (verdict.kind === 'given-up') throw new CliError(verdict.text, EXIT.unreachable)
+  else if (verdict.kind !== 'stopped') throw new CliError(verdict.text)
+}
+
+interface ProcessParts {
+  /** The profile as it is now. */
+  read(): Promise<ClientConfig>
+  readonly log: ClientLog
+  readonly options: Options
+}
+
+/** A client for as long as the process runs: signals, and what the management interface asks for. */
+class ClientProcess {
+  readonly #driver: OpenedDriver
+  readonly #parts: ProcessParts
+  #running: ConfiguredClient | undefined
+  #config: ClientConfig | undefined
+  #next: ClientConfig | undefined
+  #stopped = false
+
+  constructor(environment: Environment, driver: OpenedDriver, parts: ProcessParts) {
+    this.#driver = driver
+    this.#parts = parts
+    environment.onInterrupt(() => this.#signal('SIGTERM'))
+    for (const name of ['SIGHUP', 'SIGUSR1', 'SIGUSR2'] as const) {
+      environment.onSignal(name, () => this.#signal(name))
+    }
+  }
+
+  async run(first: ClientConfig): Promise<Verdict> {
+    const { log } = this.#parts
+    for (let config = first; ; config = this.#next) {
+      for (const { place, message } of config.notes) log.write(`${formatPlace(place)}: ${message}`)
+      this.#next = undefined
+      this.#config = config
+      this.#running = await this.#open(config)
+      if (this.#stopped) this.#running.stop()
+      const verdict = await this.#running.run()
+      this.#running = undefined
+      if (this.#next === undefined || this.#stopped) return verdict
+      log.write('the profile was read anew')
+    }
+  }
+
+  #open(config: ClientConfig): Promise<ConfiguredClient> {
+    const { log, options } = this.#parts
+    const { workers, netns } = options
+    return openConfiguredClient(this.#driver.client, config, {
+      ask: askTerminal,
+      workers,
+      resolvConf: netns === undefined ? undefined : `/etc/netns/${netns}/resolv.conf`,
+      log: (text) => log.write(text),
+      setVerbosity: (level) => {
+        log.verbosity = level
+      },
+      events: telling(log),
+      failed: (error) => {
+        log.write(`the driver has failed: ${textOf(error)}`)
+        this.#signal('SIGTERM')
+      },
+      signal: (name) => this.#signal(name),
     })
+  }
+
+  #signal(asked: ServerSignal): void {
+    const name = asked === 'SIGUSR1' ? (this.#config?.remapUsr1 ?? asked) : asked
+    const act = async () => {
+      if (name === 'SIGUSR1') this.#running?.restart()
+      else if (name === 'SIGUSR2') {
+        for (const line of (await this.#running?.statusText()) ?? []) this.#parts.log.write(line)
+      } else {
+        // What is wrong with a profile leaves the connection as it is.
+        if (name === 'SIGHUP') this.#next = await this.#parts.read()
+        else this.#stopped = true
+        this.#running?.stop()
+      }
+    }
+    act().catch((error: unknown) => this.#parts.log.write(`${name}: ${textOf(error)}`))
+  }
+}
+
+/** `verb` at which steps are told, not only what comes of them. */
+const DETAIL = 3
+
+function telling(log: ClientLog): ClientEvents {
+  return {
+    state(name, detail) {
+      const shown = name === 'RECONNECTING' || detail === undefined ? name : `${name}: ${detail}`
+      if (name !== 'CONNECTED') log.write(shown, name === 'RECONNECTING' ? 1 : DETAIL)
+    },
+    connected: (connection) => log.write(connectedText(connection)),
+    rekeyed: (keyId) => log.write(`keys renewed: ${keyId}`, DETAIL),
+    pending: (method, seconds) => log.write(pendingText(method, seconds)),
+    disconnected: (reason) => log.write(`disconnected: ${reason}`),
+  }
+}
+
+function connectedText({ device, v4, v6, cipher, server, protocol }: Connection): string {
+  const addresses = [v4, v6].filter(Boolean).join(' ')
+  const { address, port } = server
+  return `Initialization Sequence Completed: ${device} ${addresses}, ${cipher}, over ${protocol} to ${address} port ${port}`
+}
+
+function pendingText(method: PendingMethod | undefined, seconds: number | undefined): string {
+  if (method === undefined) {
+    const time = seconds === undefined ? '' : `, for ${seconds} s at most`
+    return `the server wants more before it lets this client in${time}`
+  }
+  return method.method === 'crtext'
+    ? `the server asks: ${method.text}`
+    : `to go on, open in a browser: ${method.url}`
+}
+
+/** To standard output, or the file that `log` names. */
+class ClientLog {
+  verbosity: number
+  readonly #environment: Environment
+  readonly #config: ClientConfig
+  readonly #fd: number | undefined
+
+  /** @throws Error where the file cannot be opened */
+  constructor(environment: Environment, config: ClientConfig) {
+    const { log, verb } = config
+    this.#environment = environment
+    this.#config = config
+    this.#fd = log && openSync(log.path, log.append ? 'a' : 'w', 0o640)
+    this.verbosity = verb
+  }
+
+  /** @param level of `verb` from which on it is told */
+  write(text: string, level = 1): void {
+    if (this.verbosity < level) return
+    const line = this.#line(text)
+    if (this.#fd === undefined) this.#environment.print(line)
+    else writeSync(this.#fd, `${line}\n`)
+  }
+
+  /** `machine-readable-output`: the time in seconds with a fraction, and OpenVPN's flag of what is information. */
+  #line(text: string): string {
+    const date = this.#environment.date()
+    const { machineReadableOutput, suppressTimestamps } = this.#config
+    if (machineReadableOutput) return `${(date.getTime() / 1000).toFixed(6)} 1 ${text}`
+    return suppressTimestamps ? text : `${formatTime(date)} ${text}`
+  }
+}
+
+/** `user` and `group`: before there are threads. Files stay within reach, for resolv.conf is put back at the end. */
+function giveUpRoot({ user, group }: ClientConfig): void {
+  if (user === undefined && group === undefined) return
+  const uid = user === undefined ? undefined : userId(user)
+  becomeUser(uid, group === undefined ? undefined : groupId(group))
+}
+
+function textOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}
+
+function threads(text: string): number {
+  const number = /^\d+$/.test(text) ? Number(text) : Number.NaN
+  if (number >= 1 && number <= 64) return number
+  throw new InvalidArgumentError('Expected a number from 1 to 64.')
 }

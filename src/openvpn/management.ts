@@ -38,7 +38,7 @@ export interface ManagementTarget {
   readonly pid: number
   status(): Promise<ServerStatus | undefined>
   /** Of a client: its counters as name and value. */
-  statistics?(): readonly (readonly [name: string, value: number])[]
+  statistics?(): Promise<readonly (readonly [name: string, value: number | string])[]>
   load(): Promise<{ clients: number; bytesIn: number; bytesOut: number }>
   /** Bytes of each client by its id; of a client program, of id undefined. */
   bytes(): Promise<readonly { id?: number; bytesIn: number; bytesOut: number }[]>
@@ -64,10 +64,17 @@ export interface ManagedClients {
 export interface ManagedQuestions {
   answer(kind: 'username' | 'password' | 'needok' | 'needstr', type: string, text: string): boolean
   remote(choice: 'ACCEPT' | 'SKIP' | { host: string; port: number }): boolean
+  proxy?(choice: ProxyChoice): boolean
   remotes(): readonly { host: string; port: number; protocol: string }[]
   challengeResponse(base64: string): boolean
   forgetPasswords(): void
 }
+
+export type ProxyChoice =
+  | { readonly kind: 'none' }
+  /** `clear`: whether a password may be sent to it as it is. */
+  | { readonly kind: 'http'; readonly host: string; readonly port: number; readonly clear: boolean }
+  | { readonly kind: 'socks'; readonly host: string; readonly port: number }
 
 export interface ManagementOptions {
   /** Asked for before anything else. */
@@ -504,7 +511,7 @@ const COMMANDS: Readonly<Record<string, Command>> = {
       const form = whole(version, 1, 3) as StatusVersion
       const status = await target.status()
       if (status !== undefined) return statusLines(status, form)
-      const statistics = target.statistics?.() ?? []
+      const statistics = (await target.statistics?.()) ?? []
       return ['OpenVPN STATISTICS', ...statistics.map((pair) => pair.join(',')), 'END']
     },
   },
@@ -648,6 +655,22 @@ const COMMANDS: Readonly<Record<string, Command>> = {
       if (what !== 'ACCEPT' && what !== 'SKIP')
         throw new Error('expected ACCEPT, SKIP or MOD host port')
       return done(questions.remote(what), 'remote command succeeded')
+    },
+  },
+  proxy: {
+    args: [1, 4],
+    help: 'proxy NONE|HTTP host port [nct]|SOCKS host port: what to connect through',
+    run({ target }, [what, host, port, flag]) {
+      const questions = questionsOf(target)
+      const choose = (choice: ProxyChoice) =>
+        done(questions.proxy?.(choice) === true, 'proxy command succeeded')
+      if (what === 'NONE') return choose({ kind: 'none' })
+      if ((what !== 'HTTP' && what !== 'SOCKS') || host === undefined || port === undefined) {
+        throw new Error('expected NONE, HTTP host port [nct] or SOCKS host port')
+      }
+      const at = { host, port: whole(port, 1, 65_535) }
+      if (what === 'SOCKS') return choose({ kind: 'socks', ...at })
+      return choose({ kind: 'http', ...at, clear: flag !== 'nct' })
     },
   },
   'remote-entry-count': {

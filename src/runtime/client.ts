@@ -1,6 +1,7 @@
 /** A client of a profile on this machine: real sockets, names, routes and DNS for src/openvpn/client. */
 import { lookup } from 'node:dns/promises'
 import { isIP } from 'node:net'
+import ipaddr from 'ipaddr.js'
 import type { DriverClient } from '../driver/client.ts'
 import { certificateEnvironment, formatName, parseCertificate } from '../openvpn/certificate.ts'
 import {
@@ -59,6 +60,14 @@ export function createRunningClient(
   events: ClientEvents,
 ): RunningClient {
   const { ask, version, passphrase, workers, resolvConf, advisor, log, failed } = options
+  const tls = createIdentity(config, {
+    role: 'client',
+    required: true,
+    requested: true,
+    passphrase,
+    unixSeconds: () => Math.floor(realClock.date().getTime() / 1000),
+    files: fileWatch,
+  })
   const watch = new Watch()
   const proxies = new Proxies(watch)
   const network = createNetwork()
@@ -93,14 +102,7 @@ export function createRunningClient(
       network,
       nameservers: () => nameservers(resolvConf),
       applyDns: (device, plan) => applyDns(device, plan, log, resolvConf),
-      tls: createIdentity(config, {
-        role: 'client',
-        required: true,
-        requested: true,
-        passphrase,
-        unixSeconds: () => Math.floor(realClock.date().getTime() / 1000),
-        files: fileWatch,
-      }),
+      tls,
     },
     events,
   )
@@ -108,9 +110,14 @@ export function createRunningClient(
 }
 
 async function resolve(host: string, family: 4 | 6 | undefined): Promise<readonly string[]> {
-  if (isIP(host) !== 0) return [host]
+  if (isIP(host) !== 0) return [asReceived(host)]
   const found = await lookup(host, { all: true, ...(family !== undefined && { family }) })
-  return [...new Set(found.map(({ address }) => address))]
+  return [...new Set(found.map(({ address }) => asReceived(address)))]
+}
+
+/** As sockets spell the addresses that packets come from: `2001:db8:0:0::1` is `2001:db8::1`. */
+function asReceived(address: string): string {
+  return ipaddr.process(address).toString()
 }
 
 async function open(

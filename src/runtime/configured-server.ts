@@ -347,7 +347,8 @@ function followed(
   }
 }
 
-function openManagement(
+/** The management interface that a configuration asks for; `ended` is called when one that was served has gone. */
+export function openManagement(
   management: Management,
   { at, client, clientUser, clientGroup }: NonNullable<ServerConfig['management']>,
   ended: () => void,

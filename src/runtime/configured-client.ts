@@ -1,0 +1,214 @@
+/**
+ * A client from its profile, with all that the profile asks for beside it: the management interface, a file of its status, the password of its
+ * key. What the client does is src/openvpn/client's.
+ */
+import type { DriverClient } from '../driver/client.ts'
+import type { ClientEvents, Verdict } from '../openvpn/client/client.ts'
+import type { Ask } from '../openvpn/client/credentials.ts'
+import { ManagedClient, statisticsOf } from '../openvpn/client/managed.ts'
+import type { ClientConfig } from '../openvpn/config/client-config.ts'
+import { TlsError } from '../openvpn/tls.ts'
+import { createRunningClient, type RunningClient } from './client.ts'
+import { realClock } from './clock.ts'
+import { openManagement, type ServerSignal } from './configured-server.ts'
+import { openKeptFile } from './kept-file.ts'
+import { VERSION } from './version.ts'
+
+export interface ConfiguredClientOptions {
+  /** The user, where who manages is not asked. */
+  readonly ask: Ask
+  readonly workers?: number | undefined
+  readonly resolvConf?: string | undefined
+  readonly log: (text: string) => void
+  /** `verb` is changed: by the server, or at the management interface. */
+  readonly setVerbosity: (level: number) => void
+  readonly events: ClientEvents
+  readonly failed: (error: unknown) => void
+  /** Somebody asks for it at the management interface. */
+  readonly signal: (name: ServerSignal) => void
+}
+
+export interface ConfiguredClient {
+  /** Until the end of all; everything is taken back then. */
+  run(): Promise<Verdict>
+  stop(): void
+  restart(): void
+  /** Lines for the log (SIGUSR2). */
+  statusText(): Promise<string[]>
+}
+
+/** Nothing is sent before `run`. Rejects with what is wrong with keys and certificates, or what the system refuses. */
+export async function openConfiguredClient(
+  driver: DriverClient,
+  config: ClientConfig,
+  options: ConfiguredClientOptions,
+): Promise<ConfiguredClient> {
+  const { workers, resolvConf, failed, signal } = options
+  let running: RunningClient | undefined
+  let verbosity = config.verb
+  const log = (text: string) => {
+    options.log(text)
+    managed?.management.log(text)
+  }
+  const setVerbosity = (level: number) => {
+    verbosity = level
+    options.setVerbosity(level)
+  }
+  const managed = config.management && createManaged()
+  const ask: Ask = (question) =>
+    managed !== undefined && config.management?.queryPasswords === true
+      ? managed.ask(question)
+      : options.ask(question)
+  const events = both(options.events, managed?.events)
+
+  function createManaged(): ManagedClient {
+    const { password, logCache, hold } = config.management!
+    return new ManagedClient(
+      {
+        title: `ovpn ${VERSION}`,
+        pid: process.pid,
+        config,
+        client: () => running?.client,
+        date: realClock.date,
+        signal,
+        verbosity: { get: () => verbosity, set: setVerbosity },
+      },
+      {
+        ...(typeof password === 'object' && { password: password.password }),
+        ...{ logCache, hold, now: realClock.date, every },
+      },
+    )
+  }
+
+  const create = (passphrase?: string) =>
+    createRunningClient(
+      driver,
+      config,
+      { ask, version: VERSION, passphrase, workers, resolvConf, advisor: managed, log, failed },
+      {
+        ...events,
+        connected(connection) {
+          const { verb } = connection.pushed
+          if (verb !== undefined) setVerbosity(verb)
+          events.connected(connection)
+        },
+      },
+    )
+
+  const door =
+    managed &&
+    (await openManagement(managed.management, config.management!, () => {
+      if (config.management?.forgetDisconnect === true) running?.client.forgetPasswords()
+      if (config.management?.signal === true) signal('SIGUSR1')
+    }))
+  try {
+    running = await createWithKey(config, ask, create)
+  } catch (error) {
+    managed?.fatal(error instanceof Error ? error.message : String(error))
+    door?.close()
+    throw error
+  }
+  const { client, close } = running
+  const statusText = async () => {
+    const counters = await client.attempt?.counters()
+    const lines = statisticsOf(counters, realClock.date()).map((pair) => pair.join(','))
+    return ['OpenVPN STATISTICS', ...lines, 'END']
+  }
+  const endStatus = keepStatus(config, statusText, log)
+  return {
+    statusText,
+    stop: () => client.stop(),
+    restart: () => client.restart(),
+    async run() {
+      try {
+        const verdict = await client.run()
+        if (!['stopped', 'ended'].includes(verdict.kind)) managed?.fatal(verdict.text)
+        return verdict
+      } finally {
+        endStatus()
+        door?.close()
+        await close()
+      }
+    },
+  }
+}
+
+/** Asks for the password of the key where that takes one: where `askpass` says so, or it turns out. */
+async function createWithKey(
+  config: ClientConfig,
+  ask: Ask,
+  create: (passphrase?: string) => RunningClient,
+): Promise<RunningClient> {
+  const { keyPassword, key, pkcs12 } = config
+  const passphrase = async () => (await ask({ kind: 'passphrase', what: 'Private Key' })).text
+  const isEncrypted = key !== undefined && /ENCRYPTED/.test(new TextDecoder().decode(key.content))
+  if (keyPassword === 'ask' || (keyPassword === undefined && isEncrypted)) {
+    return create(await passphrase())
+  }
+  try {
+    return create()
+  } catch (error) {
+    const mayBeEncrypted = pkcs12 !== undefined && keyPassword === undefined
+    if (!mayBeEncrypted || !(error instanceof TlsError)) throw error
+    return create(await passphrase())
+  }
+}
+
+/** Writes the file of `status` every so often; returns what ends that. */
+function keepStatus(
+  { status }: ClientConfig,
+  text: () => Promise<string[]>,
+  log: (text: string) => void,
+): () => void {
+  if (status === undefined) return () => {}
+  const file = openKeptFile(status.path)
+  const write = async () => {
+    try {
+      file.write(`${(await text()).join('\n')}\n`)
+    } catch (error) {
+      log(`status: ${(error as Error).message}`)
+    }
+  }
+  void write()
+  const stop = every(status.interval, () => void write())
+  return () => {
+    stop()
+    file.close()
+  }
+}
+
+function every(ms: number, call: () => void): () => void {
+  const timer = setInterval(call, ms)
+  return () => clearInterval(timer)
+}
+
+function both(one: ClientEvents, other: ClientEvents | undefined): ClientEvents {
+  if (other === undefined) return one
+  return {
+    state(name, detail) {
+      one.state(name, detail)
+      other.state(name, detail)
+    },
+    connected(connection) {
+      one.connected(connection)
+      other.connected(connection)
+    },
+    rekeyed: (keyId) => one.rekeyed(keyId),
+    pending(method, seconds) {
+      one.pending(method, seconds)
+      other.pending(method, seconds)
+    },
+    disconnected(reason) {
+      one.disconnected(reason)
+      other.disconnected(reason)
+    },
+    refused(text) {
+      one.refused?.(text)
+      other.refused?.(text)
+    },
+    token(token) {
+      one.token?.(token)
+      other.token?.(token)
+    },
+  }
+}
