@@ -1,4 +1,4 @@
 /** Our server with clients of OpenVPN 2.6. */
-import { testServerWith } from './server-matrix.ts'
+import { testMatrix } from './matrix.ts'
 
-testServerWith('2.6')
+testMatrix('ours', '2.6')

@@ -1,4 +1,4 @@
 /** Our server with clients of OpenVPN 2.7. */
-import { testServerWith } from './server-matrix.ts'
+import { testMatrix } from './matrix.ts'
 
-testServerWith('2.7')
+testMatrix('ours', '2.7')

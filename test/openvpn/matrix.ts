@@ -1,11 +1,12 @@
 /**
- * Our server, `ovpn server`, with OpenVPN as its client: every way of wrapping control packets, every cipher, both versions of
- * TLS, both kinds of keys, both protocols and both versions of IP outside. Each server listens with UDP and TCP.
+ * Our server or client with OpenVPN at the other end: every way of wrapping control packets, every cipher, both versions of
+ * TLS, both kinds of keys, both protocols and both versions of IP outside.
  */
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
+import type { Running } from '../command.ts'
 import { STARTED, withoutProgram } from '../interop/programs.ts'
-import { identity, lost, type Outside, Peers, stop } from './peers.ts'
+import { identity, lost, type Maker, type Outside, Peers, stop } from './peers.ts'
 
 const CIPHERS = ['AES-256-GCM', 'AES-128-GCM', 'AES-192-GCM', 'CHACHA20-POLY1305']
 const ALL_CIPHERS = `data-ciphers ${CIPHERS.join(':')}`
@@ -14,7 +15,7 @@ interface Row {
   outside: Outside
   /** Of the client. */
   lines: string[]
-  /** What the client's log says. */
+  /** What OpenVPN's log says. */
   says: RegExp
   why: string
 }
@@ -26,7 +27,7 @@ interface ServerRow {
 }
 
 const plain = identity('client')
-const cipher = (name: string) => new RegExp(`Data Channel: cipher '${name}'`)
+const cipher = (name: string) => new RegExp(`(?:Data Channel: cipher '|PUSH_REPLY,.*,cipher )${name}`)
 const [TLS12, TLS13] = [/Control Channel: TLSv1\.2, cipher/, /Control Channel: TLSv1\.3, cipher/]
 
 const SERVERS: ServerRow[] = [
@@ -123,8 +124,13 @@ const SERVERS: ServerRow[] = [
   },
 ]
 
-export function testServerWith(series: '2.6' | '2.7'): void {
-  describe(`ovpn server, OpenVPN ${series} as client`, { skip: withoutProgram(series) }, () => {
+/**
+ * One of the two is ours, the other OpenVPN's, whose log tells what was agreed on. OpenVPN before 2.7 listens with one protocol
+ * only: its servers are one for UDP and one for TCP.
+ */
+export function testMatrix(server: Maker, client: Maker): void {
+  const skip = withoutProgram(...[server, client].filter((maker) => maker !== 'ours'))
+  describe(`server: ${server}, client: ${client}`, { skip }, () => {
     let peers: Peers
     before(async () => {
       peers = await Peers.open()
@@ -140,21 +146,31 @@ export function testServerWith(series: '2.6' | '2.7'): void {
     })
     after(() => peers.close())
 
-    for (const [number, { what, lines, clients }] of SERVERS.entries()) {
+    for (const [i, { what, lines, clients }] of SERVERS.entries()) {
       describe(what, () => {
+        const numberOf = (outside: Outside) => 2 * i + (outside.startsWith('udp') ? 0 : 1)
+        const servers = new Map<number, Running>()
         before(async () => {
-          await peers.server('ours', number, lines)
+          const protocols = clients.map(({ outside }) => outside.slice(0, 3))
+          for (const protocol of new Set(server === 'ours' ? ['udp'] : protocols)) {
+            const outside = protocol === 'udp' ? 'udp6' : 'tcp6'
+            const number = numberOf(outside)
+            servers.set(number, await peers.server(server, number, lines, outside))
+          }
         })
 
         for (const { outside, lines, says, why } of clients) {
           it(`${outside}: ${why}`, async () => {
-            const client = peers.client(series, number, lines, { outside })
+            const number = server === 'ours' ? 2 * i : numberOf(outside)
+            const served = servers.get(number)!
+            const before = served.stdout.length
+            const connected = peers.client(client, number, lines, { outside })
             try {
-              await client.says(STARTED)
+              await connected.says(STARTED)
               assert.deepEqual(await lost(peers.lab.hosts[0]!, number), [0, 0])
-              assert.match(client.stdout, says)
+              assert.match(client === 'ours' ? served.stdout.slice(before) : connected.stdout, says)
             } finally {
-              await stop(client)
+              await stop(connected)
             }
           })
         }
