@@ -1,5 +1,6 @@
 /**
- * What tests and benchmarks need of a newer Debian: a kernel that has `ovpn.ko`, and programs such as OpenVPN 2.7.
+ * What tests and benchmarks need of other releases of Debian: a kernel that has `ovpn.ko`, and programs such as OpenVPN 2.7
+ * of the newest, and OpenVPN 2.4 and 2.5 of old ones.
  *
  * Owns the download, with the machine's own mirror and apt's own signature check but a private apt
  * state, and the cache it is unpacked in (`$XDG_CACHE_HOME/ovpn-test`). What is in the cache is used
@@ -15,8 +16,38 @@ import { promisify } from 'node:util'
 
 const run = promisify(execFile)
 
-const SUITE = 'sid'
+/** A release of Debian. */
+interface Release {
+  /** The C library's loader and the folders of libraries, below where packages of it are unpacked. */
+  loader: string
+  libraries: string[]
+  /** Whether the loader can give a program a name. */
+  argv0?: boolean
+  /** Mirrors have it no more. */
+  archived?: boolean
+}
+
+const OLD: Release = {
+  loader: 'lib/x86_64-linux-gnu/ld-linux-x86-64.so.2',
+  libraries: ['usr/lib/x86_64-linux-gnu', 'lib/x86_64-linux-gnu'],
+}
+const RELEASES = {
+  sid: {
+    loader: 'usr/lib64/ld-linux-x86-64.so.2',
+    libraries: ['usr/lib/x86_64-linux-gnu'],
+    argv0: true,
+  },
+  bullseye: OLD,
+  buster: { ...OLD, archived: true },
+} satisfies { [suite: string]: Release }
+
+export type Suite = keyof typeof RELEASES
+
+const NEWEST: Suite = 'sid'
+const ARCHIVE = 'http://archive.debian.org/debian'
 const KEYRINGS = ['pgp', 'gpg'].map((end) => `/usr/share/keyrings/debian-archive-keyring.${end}`)
+/** Of keys that sign no more; what they have signed stays. */
+const OLD_KEYRINGS = KEYRINGS.map((file) => file.replace('keyring.', 'removed-keys.'))
 const DOWNLOAD_TIMEOUT_MS = 300_000
 
 /** An unpacked kernel. `modules` is its `/lib/modules/VERSION`, files compressed as packaged. */
@@ -26,7 +57,7 @@ export interface KernelFiles {
   modules: string
 }
 
-/** OpenVPN 2.7; `command` runs it with the C library it was built for, whatever this machine's. */
+/** An OpenVPN; `command` runs it with the C library it was built for, whatever this machine's. */
 export interface OpenvpnFiles {
   command: string
 }
@@ -38,10 +69,10 @@ export class Unavailable extends Error {
 
 /** The newest kernel of the suite, or the one in the cache. Throws `Unavailable`. */
 export async function fetchKernel(): Promise<KernelFiles> {
-  const root = await cached('kernel', async (apt, into) => {
+  const root = await cached(NEWEST, 'kernel', async (apt, into) => {
     const { stdout } = await apt('apt-cache', 'depends', 'linux-image-amd64')
     const version = /Depends: linux-image-(\S+)/.exec(stdout)?.[1]
-    if (version === undefined) throw new Unavailable(`no linux-image-amd64 in Debian ${SUITE}`)
+    if (version === undefined) throw new Unavailable(`no linux-image-amd64 in Debian ${NEWEST}`)
     const packages = ['base', 'binary', 'modules'].map((part) => `linux-${part}-${version}`)
     await apt('apt-get', '-qq', 'download', ...packages)
     await unpackAll(into, into)
@@ -60,60 +91,73 @@ export interface DebianPackage {
   run(path: string): string[]
 }
 
-/** The newest of a package, or the one in the cache. Throws `Unavailable`. */
-export async function fetchPackage(name: string): Promise<DebianPackage> {
-  const root = await fetchTree(name)
+/** The suite's version of a package, or the one in the cache. Throws `Unavailable`. */
+export async function fetchPackage(name: string, suite: Suite = NEWEST): Promise<DebianPackage> {
+  const root = await fetchTree(suite, name)
+  const { loader, libraries } = RELEASES[suite]
+  const folders = libraries.map((folder) => join(root, folder)).join(':')
   return {
     version: (await readFile(join(root, VERSION_FILE), 'utf8')).trim(),
-    run: (path) => [join(root, LOADER), '--library-path', join(root, LIBRARIES), join(root, path)],
+    run: (path) => [join(root, loader), '--library-path', folders, join(root, path)],
   }
 }
 
-/** The suite's OpenVPN with every library it needs, or the one in the cache. Throws `Unavailable`. */
-export async function fetchOpenvpn27(): Promise<OpenvpnFiles> {
-  const command = join(await fetchTree('openvpn'), 'openvpn')
-  if (!(await exists(command))) await writeFile(command, WRAPPER, { mode: 0o755 })
+/** OpenVPN 2.7 with every library it needs, or the one in the cache. Throws `Unavailable`. */
+export function fetchOpenvpn27(): Promise<OpenvpnFiles> {
+  return fetchOpenvpn(NEWEST)
+}
+
+/** The same of any suite. */
+export async function fetchOpenvpn(suite: Suite): Promise<OpenvpnFiles> {
+  const command = join(await fetchTree(suite, 'openvpn'), 'openvpn')
+  if (!(await exists(command))) await writeFile(command, wrapper(RELEASES[suite]), { mode: 0o755 })
   return { command }
 }
 
 /** A package and all it depends on, unpacked. */
-function fetchTree(name: string): Promise<string> {
-  return cached(`package-${name}`, async (apt, into) => {
-    // The private dpkg status is empty, so this fetches all that it depends on, libc6 included.
-    await apt(
-      'apt-get',
-      '-qq',
-      '--no-install-recommends',
-      '--download-only',
-      '--yes',
-      'install',
-      name,
-    )
-    const archives = join(into, '.apt/archives')
-    const own = (await readdir(archives)).find((file) => file.startsWith(`${name}_`))
-    if (own === undefined) throw new Unavailable(`no package ${name} in Debian ${SUITE}`)
-    await writeFile(join(into, VERSION_FILE), decodeURIComponent(own.split('_')[1]!))
-    await unpackAll(archives, into)
-  })
+function fetchTree(suite: Suite, name: string): Promise<string> {
+  return cached(
+    suite,
+    `${suite === NEWEST ? '' : `${suite}-`}package-${name}`,
+    async (apt, into) => {
+      // The private dpkg status is empty, so this fetches all that it depends on, libc6 included.
+      await apt(
+        'apt-get',
+        '-qq',
+        '--no-install-recommends',
+        '--download-only',
+        '--yes',
+        'install',
+        name,
+      )
+      const archives = join(into, '.apt/archives')
+      const own = (await readdir(archives)).find((file) => file.startsWith(`${name}_`))
+      if (own === undefined) throw new Unavailable(`no package ${name} in Debian ${suite}`)
+      await writeFile(join(into, VERSION_FILE), decodeURIComponent(own.split('_')[1]!))
+      await unpackAll(archives, into)
+    },
+  )
 }
 
 const VERSION_FILE = 'debian-version'
-const LOADER = 'usr/lib64/ld-linux-x86-64.so.2'
-const LIBRARIES = 'usr/lib/x86_64-linux-gnu'
 
-const WRAPPER = `#!/bin/sh
+function wrapper({ loader, libraries, argv0 }: Release): string {
+  const folders = libraries.map((folder) => `$root/${folder}`).join(':')
+  return `#!/bin/sh
 root=$(dirname "$(readlink -f "$0")")
-exec "$root/${LOADER}" --argv0 openvpn \\
-  --library-path "$root/${LIBRARIES}" "$root/usr/sbin/openvpn" "$@"
+exec "$root/${loader}" ${argv0 ? '--argv0 openvpn ' : ''}\\
+  --library-path "${folders}" "$root/usr/sbin/openvpn" "$@"
 `
+}
 
 type Apt = (
   program: 'apt-get' | 'apt-cache',
   ...args: string[]
 ) => Promise<{ stdout: string; stderr: string }>
 
-/** The folder `name` of the cache; `fill` makes it when there is none. */
+/** The folder `name` of the cache; `fill` makes it of the suite's packages when there is none. */
 async function cached(
+  suite: Suite,
   name: string,
   fill: (apt: Apt, into: string) => Promise<void>,
 ): Promise<string> {
@@ -130,7 +174,7 @@ async function cached(
   if (await exists(target)) return target
   const into = await mkdtemp(join(cache, `${name}-`))
   try {
-    await fill(await privateApt(into), into)
+    await fill(await privateApt(suite, into), into)
     await rm(join(into, '.apt'), { recursive: true })
     await rename(into, target)
     return target
@@ -167,8 +211,8 @@ export function cacheFolder(): string {
   return join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'ovpn-test')
 }
 
-/** apt with an index of `SUITE` only, its state below `into`/.apt, downloads going to `into`. */
-async function privateApt(into: string): Promise<Apt> {
+/** apt with an index of that suite only, its state below `into`/.apt, downloads going to `into`. */
+async function privateApt(suite: Suite, into: string): Promise<Apt> {
   const state = join(into, '.apt')
   for (const folder of ['lists/partial', 'archives/partial']) {
     await mkdir(join(state, folder), { recursive: true })
@@ -194,10 +238,17 @@ async function privateApt(into: string): Promise<Apt> {
       timeout: DOWNLOAD_TIMEOUT_MS,
       maxBuffer: 1 << 24,
     })
-  const source = `deb [signed-by=${await keyring()}] ${await mirror()} ${SUITE} main\n`
+  const source = `deb ${await origin(suite)} ${suite} main\n`
   await writeFile(join(state, 'sources.list'), source)
   await apt('apt-get', '-qq', 'update', '--error-on=any')
   return apt
+}
+
+/** Where a suite is had from, with the options of that line of apt's. */
+async function origin(suite: Suite): Promise<string> {
+  const { archived }: Release = RELEASES[suite]
+  if (!archived) return `[signed-by=${await keyring(KEYRINGS)}] ${await mirror()}`
+  return `[signed-by=${await keyring(OLD_KEYRINGS)} check-valid-until=no] ${ARCHIVE}`
 }
 
 /** The mirror this machine has its own Debian packages from. */
@@ -217,8 +268,8 @@ async function mirror(): Promise<string> {
   return line.slice(line.lastIndexOf(' ') + 1)
 }
 
-async function keyring(): Promise<string> {
-  for (const file of KEYRINGS) if (await exists(file)) return file
+async function keyring(files: string[]): Promise<string> {
+  for (const file of files) if (await exists(file)) return file
   throw new Unavailable('no keyring of the Debian archive on this machine')
 }
 
