@@ -29,7 +29,7 @@ const PORT = 1194
 const UP = /Initialization Sequence Completed/
 
 /** Connected before anything is measured: what a program does once. */
-const WARM_UP = 100
+const WARM_UP = 300
 const COUNT = 1000
 const AT_ONCE = 32
 /** After which memory that nobody needs any more is given back, where it is. */

@@ -87,6 +87,8 @@ export class Server implements ClientHost {
   readonly #clients = new Set<ServerClient>()
   /** Of datagram sockets: by address. Two where a client has begun anew and the former is still there. */
   readonly #byAddress = new Map<string, ServerClient[]>()
+  /** The same the other way round. */
+  readonly #addresses = new Map<ServerClient, string>()
   readonly #peerIds = new Set<number>()
   #nextPeerId = 0
   #nextId = 0
@@ -257,9 +259,7 @@ export class Server implements ClientHost {
   }
 
   moved(client: ServerClient, from: string): void {
-    for (const [key, clients] of this.#byAddress) {
-      if (clients.includes(client)) this.#forget(key, client)
-    }
+    this.#forget(client)
     const { transport, path } = client.link
     const index = this.#parts.datagrams.indexOf(transport as DatagramTransport)
     const key = keyOf(index, path)
@@ -272,9 +272,7 @@ export class Server implements ClientHost {
 
   gone(client: ServerClient): void {
     this.#clients.delete(client)
-    for (const [key, clients] of this.#byAddress) {
-      if (clients.includes(client)) this.#forget(key, client)
-    }
+    this.#forget(client)
   }
 
   #entrance(): { door: Door; answers: FrequencyLimit; arrivals: FrequencyLimit | undefined } {
@@ -371,18 +369,21 @@ export class Server implements ClientHost {
   }
 
   #at(client: ServerClient): ServerClient[] {
-    for (const clients of this.#byAddress.values()) if (clients.includes(client)) return clients
-    return []
+    return this.#byAddress.get(this.#addresses.get(client) ?? '') ?? []
   }
 
   #remember(key: string, client: ServerClient): void {
+    this.#addresses.set(client, key)
     const clients = this.#byAddress.get(key)
     if (clients === undefined) this.#byAddress.set(key, [client])
     else clients.push(client)
   }
 
-  #forget(key: string, client: ServerClient): void {
-    const left = (this.#byAddress.get(key) ?? []).filter((other) => other !== client)
+  #forget(client: ServerClient): void {
+    const key = this.#addresses.get(client)
+    if (key === undefined) return
+    this.#addresses.delete(client)
+    const left = this.#byAddress.get(key)!.filter((other) => other !== client)
     if (left.length === 0) this.#byAddress.delete(key)
     else this.#byAddress.set(key, left)
   }
