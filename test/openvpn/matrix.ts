@@ -27,7 +27,8 @@ interface ServerRow {
 }
 
 const plain = identity('client')
-const cipher = (name: string) => new RegExp(`(?:Data Channel: cipher '|PUSH_REPLY,.*,cipher )${name}`)
+const cipher = (name: string) =>
+  new RegExp(`(?:Data Channel: cipher '|PUSH_REPLY,.*,cipher )${name}`)
 const [TLS12, TLS13] = [/Control Channel: TLSv1\.2, cipher/, /Control Channel: TLSv1\.3, cipher/]
 
 const SERVERS: ServerRow[] = [

@@ -9,6 +9,7 @@ import assert from 'node:assert/strict'
 import { X509Certificate } from 'node:crypto'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { type Issued, issue, revoke } from '../certificates.ts'
 import { OVPN, type Running, run, start } from '../command.ts'
 import { type Host, type Lab, openLab, ping } from '../interop/openvpn.ts'
@@ -18,6 +19,8 @@ import type { TestNetns } from '../namespace.ts'
 export type Maker = 'ours' | '2.6' | '2.7'
 export type Outside = 'udp' | 'tcp' | 'udp6' | 'tcp6'
 
+const BUN = fileURLToPath(new URL('../../node_modules/.bin/bun', import.meta.url))
+const RELAY = fileURLToPath(new URL('./relay.ts', import.meta.url))
 const PORT = 1194
 const SERVER_AUTH = '1.3.6.1.5.5.7.3.1'
 const CLIENT_AUTH = '1.3.6.1.5.5.7.3.2'
@@ -36,6 +39,14 @@ export const identity = (name: string, ca = 'ca'): string[] => [
   `cert ${name}.crt`,
   `key ${name}.key`,
 ]
+
+export interface ClientOptions {
+  outside?: Outside
+  /** The first, unless told. */
+  host?: Host
+  /** Through what `relay` started there. */
+  relayed?: boolean
+}
 
 export class Peers {
   readonly lab: Lab
@@ -113,7 +124,7 @@ export class Peers {
       [
         ...[...listen, `dev vpn${number}`, 'dev-type tun', 'dh none', 'verb 3'],
         ...['topology subnet', `server 10.8.${number}.0 255.255.255.0`],
-        ...[`server-ipv6 fd00:8:${number}::/64`, 'keepalive 1 10', ...lines, ''],
+        ...[`server-ipv6 fd00:8:${number}::/64`, 'keepalive 2 60', ...lines, ''],
       ].join('\n'),
     )
     const server = this.start(this.lab.server, maker, 'server', config)
@@ -126,9 +137,10 @@ export class Peers {
     maker: Maker,
     number: number,
     lines: string[],
-    { outside = 'udp', host = this.lab.hosts[0]! }: { outside?: Outside; host?: Host } = {},
+    { outside = 'udp', host = this.lab.hosts[0]!, relayed = false }: ClientOptions = {},
   ): Running {
-    const remote = outside.endsWith('6') ? host.server.ipv6 : host.server.ipv4
+    const direct = outside.endsWith('6') ? host.server.ipv6 : host.server.ipv4
+    const remote = relayed ? '127.0.0.1' : direct
     const protocol = outside.startsWith('udp') ? outside : `${outside}-client`
     const config = this.write(
       `client${number}-${host.cable}.ovpn`,
@@ -138,6 +150,16 @@ export class Peers {
       ].join('\n'),
     )
     return this.start(host.netns, maker, 'client', config)
+  }
+
+  /** A bad network between a host and a server: relay.ts. `loss` in percent. */
+  async relay({ netns, server }: Host, number: number, loss: number): Promise<Running> {
+    const port = `${PORT + number}`
+    const args = ['netns', 'exec', netns.name, BUN, RELAY, port, server.ipv4, port, `${loss}`]
+    const relay = start('ip', args)
+    this.#running.push(relay)
+    await relay.says(/relaying/)
+    return relay
   }
 
   start(netns: TestNetns, maker: Maker, role: 'server' | 'client', config: string): Running {
