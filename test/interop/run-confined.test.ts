@@ -14,7 +14,7 @@ describe('ovpn run without unshare()', () => {
       try {
         const side = { program: programs[series]!, offload: true }
         const through = [process.execPath, CONFINED, 'insight']
-        const far = lab.startServer({ ...side, through, more: ['reneg-sec 2'] }, 'tcp')
+        const far = lab.startServer({ ...side, through, more: ['reneg-sec 5'] }, 'tcp')
         await far.says(STARTED)
         const near = lab.startClient(side, 'tcp')
         await near.says(STARTED)
@@ -22,7 +22,7 @@ describe('ovpn run without unshare()', () => {
         assert.match(far.stdout, OFFLOADED)
         // Each takes packets of the client that only come where the socket is watched that took the stream's place.
         const renewed = () => times(far, /Control Channel: TLSv/)
-        await until('keys are renewed', () => renewed() >= 3, 20)
+        await until('keys are renewed', () => renewed() >= 3, 40)
         assert.equal(await ping(lab.client, SERVER_VPN), 0)
         assert.equal(times(near, STARTED), 1)
         assert.doesNotMatch(far.stdout, /epoll_ctl|Bad encapsulated/)
