@@ -56,11 +56,3 @@ export function runScript(
     child.on('exit', (status) => setImmediate(() => finish(status ?? FAILED)))
   })
 }
-
-/**
- * A value as a variable of the environment may have it: control characters become underscores, so that none can be taken for
- * another line or the end. Source: OpenVPN's src/openvpn/env_set.c.
- */
-export function environmentValue(text: string): string {
-  return text.replace(/\p{Cc}/gu, '_')
-}
