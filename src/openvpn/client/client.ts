@@ -424,7 +424,8 @@ export class Client {
     await this.#joining
     const connected = this.#connection !== undefined
     this.#connection = undefined
-    await this.#tunnel.disconnected()
+    const isOver = this.#stop.signal.aborted || this.#verdict !== undefined
+    await (isOver ? this.#tunnel.close() : this.#tunnel.disconnected())
     const reason = reasonOf(ending) || (this.#verdict?.text ?? 'this end lets go')
     if (connected) this.#events.disconnected(reason)
     return { ending, connected }

@@ -44,18 +44,21 @@ export function hintFor(ending: Ending, tried: Tried): string | undefined {
       return ending.code === undefined ? silenceHint(tried) : SYSTEM_HINTS[ending.code]
     case 'failed':
       return failureHint(ending.code, ending.text, tried)
-    case 'refused':
-      return ending.failure.reason === 'denied'
-        ? 'check the user name and the password, and whether the account may still connect'
-        : undefined
+    case 'refused': {
+      const { failure } = ending
+      if (failure.reason !== 'denied') return undefined
+      return /cipher/i.test(failure.text) ? CIPHER_HINT : LOGIN_HINT
+    }
     case 'unsuitable':
-      return /cipher/.test(ending.text)
-        ? "name a cipher that the server has in the profile's data-ciphers, or have its administrator add one of AES-256-GCM, AES-128-GCM, CHACHA20-POLY1305"
-        : undefined
+      return /cipher/.test(ending.text) ? CIPHER_HINT : undefined
     default:
       return undefined
   }
 }
+
+const LOGIN_HINT = 'check the user name and the password, and whether the account may still connect'
+const CIPHER_HINT =
+  "name a cipher that the server has in the profile's data-ciphers, or have its administrator add one of AES-256-GCM, AES-128-GCM, CHACHA20-POLY1305"
 
 /** Of what the system says about names and connections. */
 const SYSTEM_HINTS: { readonly [code: string]: string } = {
