@@ -289,6 +289,19 @@ describe('renewed keys', () => {
     assert.deepEqual([...rig.peer.keys.keys()], [1])
   })
 
+  it('are used at once when the next ones begin', () => {
+    const rig = new Rig(3, MODES[0]!).connect()
+    for (const start of [byClient, byServer, byClient]) {
+      rig.run(3000)
+      start(rig)
+    }
+    rig.run(3000)
+    for (const end of [rig.client, rig.peer]) {
+      assert.deepEqual(end.used, [1, 2], 'before the keys that they follow are gone')
+      assert.deepEqual([...end.keys.keys()], [2, 3])
+    }
+  })
+
   it('come by time', () => {
     const rig = new Rig(4, MODES[3]!, {}, { renegotiate: { least: HOUR, most: HOUR } })
     rig.connect().run(10 * HOUR)

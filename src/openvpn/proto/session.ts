@@ -376,6 +376,8 @@ export class Session {
   }
 
   #rekey(now: Millis): void {
+    // The key before it goes now, so this one is to send with, however young.
+    if (this.#useAt !== Infinity) this.#sink.use(this.#current.keyId)
     this.#expire()
     this.#old = this.#current
     this.#expireAt = now + this.#settings.tranWindow
