@@ -5,6 +5,11 @@ export class Clock {
   readonly #heap: { at: number; order: number; run: () => void }[] = []
   #order = 0
 
+  /** When something is to happen next; Infinity: never. */
+  get next(): number {
+    return this.#heap[0]?.at ?? Number.POSITIVE_INFINITY
+  }
+
   /** Calls `run` at the time `at`, or now where that has passed. */
   at(at: number, run: () => void): void {
     const heap = this.#heap

@@ -283,7 +283,7 @@ export class ServerClient implements ClientIdentity {
     const stage = this.#stage
     this.#stage = 'leaving'
     if (lingers) this.session.sendMessage(message)
-    this.#deadline = lingers ? this.#host.now() + LINGER : this.#host.now()
+    this.#deadline = lingers ? this.#host.now() + LINGER : Number.POSITIVE_INFINITY
     this.#serially(() => this.#withdraw(reason, stage === 'connected', lingers))
     if (!lingers) this.#serially(() => this.#end())
     this.#schedule()
@@ -708,6 +708,7 @@ export class ServerClient implements ClientIdentity {
     const now = this.#host.now()
     this.session.poll(now)
     if (now >= this.#deadline) {
+      this.#deadline = Number.POSITIVE_INFINITY
       if (this.#stage === 'leaving') this.#serially(() => this.#end())
       else if (this.#stage !== 'connected') this.leave('it did not finish to connect in time')
       else if (this.session.isClosed) this.leave('its keys are too old')

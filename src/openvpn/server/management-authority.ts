@@ -64,7 +64,8 @@ export class ManagementAuthority {
   async #tellResponses(request: AuthRequest, environment: Environment): Promise<void> {
     const { client, keyId, responses } = request
     for await (const response of responses) {
-      this.#management.client('CR_RESPONSE', [client.id, keyId, response], environment)
+      const base64 = Buffer.from(response).toString('base64')
+      this.#management.client('CR_RESPONSE', [client.id, keyId, base64], environment)
     }
   }
 }

@@ -39,6 +39,7 @@ export interface AuthRequest {
   readonly signal: AbortSignal
   /** Has the client asked for more, in the middle: a challenge or a page to visit; its answers come as `responses`. */
   pend(method: string, timeoutSeconds: number): void
+  /** As the user typed them. */
   readonly responses: AsyncIterable<string>
 }
 

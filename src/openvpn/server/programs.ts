@@ -175,7 +175,7 @@ export class Programs {
     const { clientCrresponse } = this.#parts.config
     if (clientCrresponse === undefined) return
     for await (const response of responses) {
-      const file = this.#parts.temporaryFile(response)
+      const file = this.#parts.temporaryFile(Buffer.from(response).toString('base64'))
       await this.run('client-crresponse', clientCrresponse, [file.path], environment)
       file.remove()
     }
