@@ -46,7 +46,7 @@ export function workers(text: string): number {
   return integer(text, 1, 64, 'A number of threads')
 }
 
-function port(text: string): number {
+export function port(text: string): number {
   return integer(text, 1, 65_535, 'A port')
 }
 

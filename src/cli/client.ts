@@ -1,62 +1,52 @@
 /** `ovpn client PROFILE`: connects to an OpenVPN server, and stays connected. */
-import { openSync, writeFileSync, writeSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import { setPriority } from 'node:os'
-import { Command, InvalidArgumentError, Option } from 'commander'
+import { Command } from 'commander'
 import type { ClientEvents, Connection, Verdict } from '../openvpn/client/client.ts'
 import { type ClientConfig, readClientConfig } from '../openvpn/config/client-config.ts'
 import { formatPlace } from '../openvpn/config/parse.ts'
 import type { PendingMethod } from '../openvpn/proto/messages.ts'
-import { becomeUser } from '../platform/privileges.ts'
 import { type ConfiguredClient, openConfiguredClient } from '../runtime/configured-client.ts'
 import type { ServerSignal } from '../runtime/configured-server.ts'
-import { type DriverKind, type OpenedDriver, openDriverClient } from '../runtime/driver-client.ts'
+import { type OpenedDriver, openDriverClient } from '../runtime/driver-client.ts'
 import { files } from '../runtime/files.ts'
-import { groupId, userId } from '../runtime/users.ts'
 import type { Environment } from './compose.ts'
 import { readSource } from './config-files.ts'
 import { attempt, CliError, EXIT } from './errors.ts'
-import { formatTime } from './format.ts'
-import { socketOption, withExamples } from './options.ts'
+import { withExamples } from './options.ts'
+import {
+  giveUpRoot,
+  ProcessLog,
+  type ProcessOptions,
+  textOf,
+  withProcessOptions,
+} from './process.ts'
 import { missingForDriver } from './requirements.ts'
 import { askTerminal } from './terminal.ts'
-
-interface Options {
-  driver: DriverKind
-  socket: string
-  netns?: string
-  workers?: number
-}
 
 export function clientCommand(environment: Environment): Command {
   const command = new Command('client')
     .description('connect to an OpenVPN server')
     .argument('<profile>', 'an OpenVPN profile')
-    .addOption(
-      new Option(
-        '--driver <which>',
-        "this process's own driver, the one that runs, or the kernel's",
-      )
-        .choices(['own', 'user', 'kernel'])
-        .default('own'),
-    )
-    .addOption(socketOption('socket of the driver that runs'))
-    .option('-n, --netns <name>', 'network namespace to connect in, one of `ip netns`')
-    .addOption(new Option('--workers <n>', 'threads that move packets').argParser(threads))
-    .action((path: string, options: Options) => connect(environment, path, options))
+    .action((path: string, options: ProcessOptions) => connect(environment, path, options))
   return withExamples(
-    command,
+    withProcessOptions(command, 'connect'),
     'ovpn client office.ovpn',
     'ovpn client --netns office office.ovpn    # only what runs in that namespace uses the tunnel',
   )
 }
 
-async function connect(environment: Environment, path: string, options: Options): Promise<void> {
+async function connect(
+  environment: Environment,
+  path: string,
+  options: ProcessOptions,
+): Promise<void> {
   const { driver: kind, socket, netns } = options
   const missing = kind === 'own' ? missingForDriver() : []
   if (missing.length > 0) throw new CliError(missing.join('\nand '))
   const read = async () => readClientConfig(await readSource(path), files)
   const config = await read()
-  const log = await attempt('cannot write the log', () => new ClientLog(environment, config))
+  const log = await attempt('cannot write the log', () => new ProcessLog(environment, config))
   if (config.writepid !== undefined) writeFileSync(config.writepid, `${process.pid}\n`)
   if (config.nice !== undefined) setPriority(config.nice)
   if (netns !== undefined) environment.enterNetns(netns)
@@ -83,8 +73,8 @@ async function connect(environment: Environment, path: string, options: Options)
 interface ProcessParts {
   /** The profile as it is now. */
   read(): Promise<ClientConfig>
-  readonly log: ClientLog
-  readonly options: Options
+  readonly log: ProcessLog
+  readonly options: ProcessOptions
 }
 
 /** A client for as long as the process runs: signals, and what the management interface asks for. */
@@ -160,7 +150,7 @@ class ClientProcess {
 /** `verb` at which steps are told, not only what comes of them. */
 const DETAIL = 3
 
-function telling(log: ClientLog): ClientEvents {
+function telling(log: ProcessLog): ClientEvents {
   return {
     state(name, detail) {
       const shown = name === 'RECONNECTING' || detail === undefined ? name : `${name}: ${detail}`
@@ -187,54 +177,4 @@ function pendingText(method: PendingMethod | undefined, seconds: number | undefi
   return method.method === 'crtext'
     ? `the server asks: ${method.text}`
     : `to go on, open in a browser: ${method.url}`
-}
-
-/** To standard output, or the file that `log` names. */
-class ClientLog {
-  verbosity: number
-  readonly #environment: Environment
-  readonly #config: ClientConfig
-  readonly #fd: number | undefined
-
-  /** @throws Error where the file cannot be opened */
-  constructor(environment: Environment, config: ClientConfig) {
-    const { log, verb } = config
-    this.#environment = environment
-    this.#config = config
-    this.#fd = log && openSync(log.path, log.append ? 'a' : 'w', 0o640)
-    this.verbosity = verb
-  }
-
-  /** @param level of `verb` from which on it is told */
-  write(text: string, level = 1): void {
-    if (this.verbosity < level) return
-    const line = this.#line(text)
-    if (this.#fd === undefined) this.#environment.print(line)
-    else writeSync(this.#fd, `${line}\n`)
-  }
-
-  /** `machine-readable-output`: the time in seconds with a fraction, and OpenVPN's flag of what is information. */
-  #line(text: string): string {
-    const date = this.#environment.date()
-    const { machineReadableOutput, suppressTimestamps } = this.#config
-    if (machineReadableOutput) return `${(date.getTime() / 1000).toFixed(6)} 1 ${text}`
-    return suppressTimestamps ? text : `${formatTime(date)} ${text}`
-  }
-}
-
-/** `user` and `group`: before there are threads. Files stay within reach, for resolv.conf is put back at the end. */
-function giveUpRoot({ user, group }: ClientConfig): void {
-  if (user === undefined && group === undefined) return
-  const uid = user === undefined ? undefined : userId(user)
-  becomeUser(uid, group === undefined ? undefined : groupId(group))
-}
-
-function textOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error)
-}
-
-function threads(text: string): number {
-  const number = /^\d+$/.test(text) ? Number(text) : Number.NaN
-  if (number >= 1 && number <= 64) return number
-  throw new InvalidArgumentError('Expected a number from 1 to 64.')
 }

@@ -1,12 +1,12 @@
 /** `ovpn server [CONFIG]`: an OpenVPN server, from an ordinary configuration file; without one, from a folder that it makes itself. */
-import { openSync, writeFileSync, writeSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import { setPriority } from 'node:os'
-import { Command, InvalidArgumentError, Option } from 'commander'
+import { Command } from 'commander'
 import { formatPlace } from '../openvpn/config/parse.ts'
 import { readServerConfig, type ServerConfig } from '../openvpn/config/server-config.ts'
 import type { ConnectedClient, ServerPolicy } from '../openvpn/server/policy.ts'
 import { realAddress } from '../openvpn/status.ts'
-import { becomeUser, limitThread } from '../platform/privileges.ts'
+import { limitThread } from '../platform/privileges.ts'
 import {
   type ConfiguredServer,
   type KeptFiles,
@@ -14,25 +14,28 @@ import {
   openKeptFiles,
   type ServerSignal,
 } from '../runtime/configured-server.ts'
-import { type DriverKind, type OpenedDriver, openDriverClient } from '../runtime/driver-client.ts'
+import { type OpenedDriver, openDriverClient } from '../runtime/driver-client.ts'
 import { files } from '../runtime/files.ts'
-import { groupId, userId } from '../runtime/users.ts'
+import { port } from './arguments.ts'
 import type { Environment } from './compose.ts'
 import { readSource } from './config-files.ts'
 import { attempt, CliError } from './errors.ts'
-import { formatBytes, formatEndpoint, formatTime } from './format.ts'
-import { socketOption, withExamples } from './options.ts'
+import { formatBytes, formatEndpoint } from './format.ts'
+import { withExamples } from './options.ts'
+import {
+  giveUpRoot,
+  ProcessLog,
+  type ProcessOptions,
+  textOf,
+  withProcessOptions,
+} from './process.ts'
 import { DEFAULT_FOLDER, type QuickStart, quickStart } from './quick-start.ts'
 import { missingForDriver } from './requirements.ts'
 
-interface Options {
+interface Options extends ProcessOptions {
   dir: string
   port: number
   host?: string[]
-  driver: DriverKind
-  socket: string
-  netns?: string
-  workers?: number
 }
 
 export function serverCommand(environment: Environment): Command {
@@ -40,29 +43,14 @@ export function serverCommand(environment: Environment): Command {
     .description('run an OpenVPN server')
     .argument('[config]', 'an OpenVPN configuration; without one, a server is made in a folder')
     .option('--dir <folder>', 'the folder, without a configuration', DEFAULT_FOLDER)
-    .addOption(
-      new Option('--port <n>', 'of a server that is made, UDP and TCP')
-        .argParser(whole(1, 65_535))
-        .default(1194),
-    )
+    .option('--port <n>', 'of a server that is made, UDP and TCP', port, 1194)
     .option(
       '--host <name...>',
       'what clients reach a server that is made by (default: an address of this machine)',
     )
-    .addOption(
-      new Option(
-        '--driver <which>',
-        "this process's own driver, the one that runs, or the kernel's",
-      )
-        .choices(['own', 'user', 'kernel'])
-        .default('own'),
-    )
-    .addOption(socketOption('socket of the driver that runs'))
-    .option('-n, --netns <name>', 'network namespace to serve in, one of `ip netns`')
-    .addOption(new Option('--workers <n>', 'threads that move packets').argParser(whole(1, 64)))
     .action((config: string | undefined, options: Options) => serve(environment, config, options))
   return withExamples(
-    command,
+    withProcessOptions(command, 'serve'),
     'ovpn server',
     'ovpn server /etc/openvpn/server/server.conf',
     'ovpn server --host vpn.example.org --dir /etc/ovpn',
@@ -83,7 +71,11 @@ async function serve(
       : undefined
   const read = async () => readServerConfig(await readSource(path ?? made!.config), files)
   const config = await read()
-  const log = createServerLog(environment, config)
+  const processLog = await attempt(
+    'cannot write the log',
+    () => new ProcessLog(environment, config),
+  )
+  const log = (text: string) => processLog.write(text)
   if (config.writepid !== undefined) writeFileSync(config.writepid, `${process.pid}\n`)
   if (config.nice !== undefined) setPriority(config.nice)
   if (netns !== undefined) environment.enterNetns(netns)
@@ -207,35 +199,6 @@ class ServerProcess {
   }
 }
 
-/** `user` and `group`: before there are threads, so that all of them have no more than the network takes. */
-function giveUpRoot({ user, group }: ServerConfig): void {
-  if (user === undefined && group === undefined) return
-  const uid = user === undefined ? undefined : userId(user)
-  becomeUser(uid, group === undefined ? undefined : groupId(group))
-}
-
-/** To standard output, or the file that `log` names; nothing with `verb 0`. */
-function createServerLog(environment: Environment, config: ServerConfig): (text: string) => void {
-  const { log, verb } = config
-  const fd = log && openSync(log.path, log.append ? 'a' : 'w', 0o640)
-  return (text) => {
-    if (verb === 0) return
-    const line = logLine(config, environment.date(), text)
-    if (fd === undefined) environment.print(line)
-    else writeSync(fd, `${line}\n`)
-  }
-}
-
-/** `machine-readable-output`: the time in seconds with a fraction, and OpenVPN's flag of what is information. */
-function logLine(config: ServerConfig, date: Date, text: string): string {
-  if (config.machineReadableOutput) return `${(date.getTime() / 1000).toFixed(6)} 1 ${text}`
-  return config.suppressTimestamps ? text : `${formatTime(date)} ${text}`
-}
-
-function textOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error)
-}
-
 function announcing(log: (text: string) => void): ServerPolicy {
   return {
     disconnected: (client, { bytesReceived, bytesSent, seconds }) => {
@@ -264,12 +227,4 @@ Another client:             ovpn profile NAME --config ${folder}/server.conf --p
 A client no more:           ovpn pki revoke NAME --dir ${folder}/pki
 Clients are shown here as they come and go. Ctrl-C ends the server.
 `
-}
-
-function whole(least: number, most: number): (text: string) => number {
-  return (text) => {
-    const number = /^\d+$/.test(text) ? Number(text) : Number.NaN
-    if (number >= least && number <= most) return number
-    throw new InvalidArgumentError(`Expected a number from ${least} to ${most}.`)
-  }
 }
