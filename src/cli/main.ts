@@ -20,7 +20,11 @@ import { showCommand } from './show.ts'
 import { transferCommand } from './transfer.ts'
 
 const HELP = `
-A tunnel between two network namespaces, over UDP, as root:
+A server, and a client of it, as root:
+  ovpn server --host vpn.example.org      # makes its certificates, and ovpn-server/client.ovpn
+  ovpn client client.ovpn
+
+The driver alone: a tunnel between two network namespaces, over UDP, as root:
   ovpn driver & sleep 1
   ip netns add a; ip netns add b
   ip link add a0 netns a type veth peer name b0 netns b
@@ -41,24 +45,22 @@ Exit status: 0 done; ${EXIT.refused} refused by the driver or the system; ${EXIT
 async function main(args: string[]): Promise<number> {
   const environment = createEnvironment()
   const program = new Command('ovpn')
-    .description(
-      "OpenVPN data channel offload: the driver in user space, and the tool for it and for the kernel's",
-    )
+    .description("OpenVPN: server, client, and the data channel's driver in user space")
     .version(VERSION)
     .enablePositionalOptions()
-    .addCommand(runCommand(environment))
     .addCommand(serverCommand(environment))
     .addCommand(clientCommand(environment))
+    .addCommand(checkCommand(environment))
+    .addCommand(pkiCommand(environment))
+    .addCommand(profileCommand(environment))
+    .addCommand(genkeyCommand(environment))
+    .addCommand(runCommand(environment))
     .addCommand(driverCommand(environment))
-    .addCommand(showCommand(environment))
-    .addCommand(monitorCommand(environment))
     .addCommand(linkCommand(environment))
     .addCommand(peerCommand(environment))
     .addCommand(keyCommand(environment))
-    .addCommand(checkCommand(environment))
-    .addCommand(genkeyCommand(environment))
-    .addCommand(pkiCommand(environment))
-    .addCommand(profileCommand(environment))
+    .addCommand(showCommand(environment))
+    .addCommand(monitorCommand(environment))
     .addCommand(demoCommand(environment))
     .addCommand(transferCommand(environment), { hidden: true })
     .addCommand(superviseCommand(environment), { hidden: true })
