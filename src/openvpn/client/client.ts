@@ -273,7 +273,9 @@ export class Client {
       this.#checkStopped()
       const { ending, connected } = await this.#connect(entry, host, { address, port, scope: 0 })
       this.#checkStopped()
-      text = this.#tell(entry, host, address, ending)
+      // Of a connection that was there, the end has been told.
+      this.#hint = undefined
+      text = connected ? reasonOf(ending) : this.#tell(entry, host, address, ending)
       if (this.#verdict !== undefined) throw new Finished(this.#verdict)
       const next = this.#judge(ending, text)
       if (connected) return { next: next === 'remote' ? next : 'same', connected, text }
