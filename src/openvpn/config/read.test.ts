@@ -51,7 +51,7 @@ describe('fields that nobody reads', () => {
 ${MANAGEMENT}auth-gen-token\nauth-gen-token-secret token.key\ntls-crypt-v2 v2.key`
     const config = readServerConfig({ file: 'x.conf', text }, files)
     const code = codeOf(
-      ...['openvpn', 'openvpn/server', 'openvpn/proto', 'cli/server.ts'],
+      ...['openvpn', 'openvpn/server', 'openvpn/proto', 'cli/server.ts', 'cli/process.ts'],
       ...['runtime/configured-server.ts', 'runtime/server.ts'],
     )
     assert.deepEqual(unread(config, code, ['management', 'authGenToken', 'tlsCryptV2']), [
