@@ -1,7 +1,15 @@
 /** DNS by a file: what is written, what stays, and that the former content comes back. */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, it } from 'node:test'
@@ -107,10 +115,14 @@ describe('resolv.conf', () => {
     await applyDns('tun0', plan(['10.8.0.1']), () => {}, path, folder)
     repairDns(path, folder)
     assert.deepEqual(nameservers(path), ['10.8.0.1'])
-    const kept = join(folder, `ovpn-resolv.conf.${process.pid}`)
+    const [name] = readdirSync(folder).filter((one) => one.includes(`.${process.pid}.`))
     const { pid } = spawnSync('true')
-    writeFileSync(join(folder, `ovpn-resolv.conf.${pid}`), readFileSync(kept))
-    rmSync(kept)
+    renameSync(join(folder, name!), join(folder, name!.replace(String(process.pid), String(pid))))
+    const other = join(folder, 'other')
+    writeFileSync(other, readFileSync(path))
+    repairDns(other, folder)
+    assert.deepEqual(nameservers(other), ['10.8.0.1'], "it is another file's")
+    rmSync(other)
     repairDns(path, folder)
     assert.equal(text(), FORMER)
     assert.deepEqual(readdirSync(folder), ['resolv.conf'])

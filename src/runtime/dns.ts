@@ -4,7 +4,15 @@
  * What the file held before lies in /run while it is changed, so that a client that was killed leaves nothing that the next one cannot
  * put right.
  */
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { dirname, join } from 'node:path'
 import type { DnsPlan } from '../openvpn/network.ts'
 import { runScript } from './scripts.ts'
@@ -12,8 +20,8 @@ import { runScript } from './scripts.ts'
 const RESOLV_CONF = '/etc/resolv.conf'
 const RESOLVED = '/run/systemd/resolve'
 const KEPT_IN = '/run'
-/** And the process that changed it. */
-const KEPT_AS = /^ovpn-resolv\.conf\.(\d+)$/
+/** And the process that changed it, and which file that is: others may have one of their own (`ip netns exec`) and the same /run. */
+const KEPT_AS = /^ovpn-resolv\.conf\.(\d+)\.(\d+-\d+)$/
 /** The resolver of the C library reads no more. */
 const MAX_SERVERS = 3
 const MARK = '# by ovpn; the former content comes back when the tunnel ends'
@@ -49,14 +57,19 @@ export async function applyDns(
 /** Puts back what a client that was killed has left changed. */
 export function repairDns(path = RESOLV_CONF, folder = KEPT_IN): void {
   for (const name of existsSync(folder) ? readdirSync(folder) : []) {
-    const pid = Number(KEPT_AS.exec(name)?.[1])
-    if (Number.isNaN(pid) || isRunning(pid)) continue
+    const [, pid, file] = KEPT_AS.exec(name) ?? []
+    if (pid === undefined || isRunning(Number(pid)) || file !== identityOf(path)) continue
     const kept = join(folder, name)
     if (existsSync(path) && readFileSync(path, 'utf8').startsWith(MARK)) {
       writeFileSync(path, readFileSync(kept))
     }
     rmSync(kept, { force: true })
   }
+}
+
+function identityOf(path: string): string | undefined {
+  const found = statSync(path, { throwIfNoEntry: false })
+  return found && `${found.dev}-${found.ino}`
 }
 
 function isRunning(pid: number): boolean {
@@ -113,7 +126,10 @@ async function applyToFile(
     ...kept,
   ]
   const written = `${lines.join('\n')}\n`
-  const keep = folder === undefined ? undefined : join(folder, `ovpn-resolv.conf.${process.pid}`)
+  const keep =
+    folder === undefined
+      ? undefined
+      : join(folder, `ovpn-resolv.conf.${process.pid}.${identityOf(path)}`)
   if (former === undefined) mkdirSync(dirname(path), { recursive: true })
   else if (keep !== undefined) writeFileSync(keep, former)
   writeFileSync(path, written)
