@@ -212,6 +212,17 @@ describe('what a client agrees on', () => {
     assert.match(result.warnings.join(), /new-format/)
   })
 
+  it('warns of a server that frames packets and does not say how', () => {
+    for (const [pushed, warnings] of [
+      ['', 1],
+      [',compress stub-v2', 0],
+    ] as const) {
+      const result = agree(`peer-id 0,cipher AES-256-GCM${pushed}`, `${OPTIONS},comp-lzo`)
+      assert.ok('negotiated' in result)
+      assert.equal(result.warnings.length, warnings, pushed)
+    }
+  })
+
   type CipherRow = [
     reply: string,
     options: string,

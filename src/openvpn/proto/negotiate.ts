@@ -196,9 +196,16 @@ export function negotiateAsClient(
   if (!/^\d{1,8}$/.test(peerId) || Number(peerId) >= PEER_ID_NONE) {
     return refuse('the server has not given a peer id: it does not know data packets of version 2')
   }
-  const cipher = clientCipher(policy, last('cipher')?.[1], parseOptionsString(options).cipher)
+  const server = parseOptionsString(options)
+  const cipher = clientCipher(policy, last('cipher')?.[1], server.cipher)
   if (typeof cipher !== 'string') return cipher
   const warnings: string[] = []
+  if (server.compLzo && last('compress') === undefined) {
+    // Which form it has is not told; with some of them all is well.
+    warnings.push(
+      "the server has comp-lzo or compress and does not push it: if no packet gets through, have its administrator remove it, or push 'compress stub-v2'",
+    )
+  }
   const flags = new Set<string>()
   for (const word of last('protocol-flags')?.slice(1) ?? []) {
     if (!FLAGS.some(([known]) => known === word)) {
