@@ -16,7 +16,7 @@ import { type Host, type Lab, openLab, ping } from '../interop/openvpn.ts'
 import { programs, STARTED, until } from '../interop/programs.ts'
 import type { TestNetns } from '../namespace.ts'
 
-export type Maker = 'ours' | '2.6' | '2.7'
+export type Maker = 'ours' | '2.4' | '2.5' | '2.6' | '2.7'
 export type Outside = 'udp' | 'tcp' | 'udp6' | 'tcp6'
 
 const BUN = fileURLToPath(new URL('../../node_modules/.bin/bun', import.meta.url))
