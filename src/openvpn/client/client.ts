@@ -655,7 +655,11 @@ export class Client {
   #update(attempt: Attempt, parts: Joined, entries: readonly string[]): boolean {
     const before = this.#connection
     const result = applyUpdate(this.#pushedOptions, entries)
-    if ('offending' in result || before === undefined) return false
+    if ('offending' in result) {
+      this.#world.log(`the server changes what no client can change: ${result.offending}`)
+      return false
+    }
+    if (before === undefined) return false
     for (const entry of result.skipped)
       this.#world.log(`cannot be changed while connected: ${entry}`)
     this.#pushedOptions = result.options

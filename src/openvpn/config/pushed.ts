@@ -121,14 +121,16 @@ const NO_FILES = {
 function pushedOptions(settings: Settings): PushedOptions {
   const cipher = settings.args('cipher')?.cipher
   const inactive = settings.args('inactive')
+  const keepalive = settings.args('keepalive')
   return {
     ...readNetwork(settings),
     peerId: settings.args('peer-id')?.id,
     cipher: cipher && (supportedCipher(cipher) ?? cipher),
     protocolFlags: settings.all('protocol-flags').flatMap(({ args }) => args.flags),
     tlsEkm: settings.args('key-derivation')?.method === 'tls-ekm',
-    ping: settings.args('ping')?.interval,
-    pingRestart: settings.args('ping-restart')?.timeout,
+    // A reply has the two apart, an update has them in one.
+    ping: keepalive?.interval ?? settings.args('ping')?.interval,
+    pingRestart: keepalive?.timeout ?? settings.args('ping-restart')?.timeout,
     pingExit: settings.args('ping-exit')?.timeout,
     inactive: inactive?.timeout === 0 ? undefined : inactive,
     sessionTimeout: settings.args('session-timeout')?.timeout || undefined,

@@ -261,6 +261,7 @@ export const transport = {
   keepalive: {
     args: { interval: seconds(1, DAY), timeout: seconds(2, DAY) },
     ...both(honoured),
+    pushed: honoured,
     update: true,
     doc: 'Seconds of silence before a ping, and before the other end is given up. A server pushes both, and itself waits twice as long',
   },
