@@ -24,7 +24,6 @@ export interface ProcessConfig {
   readonly down: string | undefined
   readonly downPre: boolean
   readonly upRestart: boolean
-  readonly upDelay: boolean
   readonly routeUp: string | undefined
   readonly routePreDown: string | undefined
   readonly echo: readonly string[]
@@ -81,7 +80,6 @@ export function readProcess(fields: Fields): ProcessConfig {
     down: fields.command('down'),
     downPre: settings.has('down-pre'),
     upRestart: settings.has('up-restart'),
-    upDelay: settings.has('up-delay'),
     routeUp: fields.command('route-up'),
     routePreDown: fields.command('route-pre-down'),
     echo: [...settings.all('echo'), ...settings.all('parameter')].map(({ args }) =>

@@ -4,6 +4,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { fileURLToPath } from 'node:url'
+import { readClientConfig } from './client-config.ts'
 import {
   AUTH_TOKEN_KEY,
   CERTIFICATE,
@@ -59,9 +60,19 @@ ${MANAGEMENT}auth-gen-token\nauth-gen-token-secret token.key\ntls-crypt-v2 v2.ke
       'passwordsInEnvironment', // looked at when passwords are read from the configuration
       'queryProxy',
       'queryRemote',
-      'upDelay',
       'upDown',
       'upRestart',
     ])
+  })
+
+  it('are none of a client', () => {
+    const text = `client\nremote vpn.example.org\nca ca.crt\nauth-user-pass\n${MANAGEMENT}`
+    const config = readClientConfig({ file: 'x.ovpn', text }, files)
+    const code = codeOf(
+      ...['openvpn', 'openvpn/client', 'openvpn/proto', 'openvpn/config/pushed.ts'],
+      ...['cli/client.ts', 'cli/process.ts', 'runtime/configured-client.ts', 'runtime/client.ts'],
+      'runtime/configured-server.ts', // has the management interface of both
+    )
+    assert.deepEqual(unread(config, code, ['management']), [])
   })
 })

@@ -81,7 +81,8 @@ export const process = {
   },
   'status-version': {
     args: { version: integer(1, 3) },
-    ...both(honoured),
+    client: noop('the file of a client has one form'),
+    server: honoured,
     doc: 'Form of that file',
   },
   user: { args: { name: word }, ...both(honoured), doc: 'User to become once all is set up' },
@@ -136,7 +137,8 @@ export const process = {
   },
   'tmp-dir': {
     args: { directory: file },
-    ...both(honoured),
+    client: noop('scripts of a client are given no files'),
+    server: honoured,
     doc: 'Folder of files that scripts are given',
   },
   iproute: {
@@ -155,8 +157,7 @@ export const process = {
   },
   'up-delay': {
     args: {},
-    client: honoured,
-    server: noop('a server waits for nobody'),
+    ...both(noop('a client has no interface before that, and a server waits for nobody')),
     doc: 'Runs `up` only once a server was reached',
   },
   ipchange: {
