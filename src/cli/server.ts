@@ -178,12 +178,13 @@ class ServerProcess {
     for (const line of (await this.#running?.statusText()) ?? []) this.#parts.log(line)
   }
 
-  /** What is wrong with a configuration leaves the server as it is. */
+  /** `anew`: as it was read, for files may be out of reach by now. What is wrong with a configuration leaves the server as it is. */
   async #reread(anew: boolean): Promise<void> {
     const { log, read } = this.#parts
-    const config = await read()
+    const config = anew && this.#config !== undefined ? this.#config : await read()
     const fixed = anew ? [] : (this.#running?.reload(config) ?? [])
     if (!anew && fixed.length === 0) {
+      this.#config = config
       log('the configuration was read anew; clients stay connected')
       return
     }
