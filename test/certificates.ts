@@ -107,6 +107,10 @@ export async function revoke(
     signingKey: by.keys.privateKey,
     signingAlgorithm: { name: by.keys.privateKey.algorithm.name, hash: 'SHA-256' },
   })
-  const body = list.toString('base64').replace(/.{64}/g, '$&\n')
-  return `-----BEGIN X509 CRL-----\n${body}\n-----END X509 CRL-----\n`
+  // OpenSSL takes no empty line, as there would be behind a last one of 64.
+  const lines = list
+    .toString('base64')
+    .match(/.{1,64}/g)!
+    .join('\n')
+  return `-----BEGIN X509 CRL-----\n${lines}\n-----END X509 CRL-----\n`
 }
