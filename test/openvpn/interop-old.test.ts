@@ -182,6 +182,12 @@ const REFUSED_SERVERS: RefusedRow[] = [
   },
 ]
 
+const RENEWALS: [by: 'server' | 'client', outside: Outside][] = [
+  ['server', 'udp'],
+  ['server', 'tcp'],
+  ['client', 'udp'],
+]
+
 for (const old of ['2.4', '2.5'] as const) {
   describe(`OpenVPN ${old}`, { skip: withoutProgram(old) }, () => {
     let peers: Peers
@@ -247,16 +253,28 @@ for (const old of ['2.4', '2.5'] as const) {
             }))
         }
 
-        for (const renewing of ['server', 'client'] as const) {
+        it('120 routes, pushed in several messages', () => {
+          const routes = Array.from({ length: 120 }, (_, i) => `10.77.${i}.0`)
+          const server = routes.map((route) => `push "route ${route} 255.255.255.0"`)
+          return withBoth(makers, { server }, async (_server, client) => {
+            await client.says(STARTED)
+            const there = host()
+              .netns.ip('route')
+              .match(/^10\.77\.\d+\.0/gm)
+            assert.deepEqual(new Set(there), new Set(routes))
+          })
+        })
+
+        for (const [renewing, outside] of RENEWALS) {
           // Who sends with a key until the next but one begins loses what is on its way then, hence the hand-window.
           const waiting = renewing === 'server' ? 'client' : 'server'
-          const lines = { [renewing]: ['reneg-sec 3'], [waiting]: ['hand-window 2'] }
-          it(`keys renewed by the ${renewing} every 3 s, not a packet lost`, () =>
+          const lines = { outside, [renewing]: ['reneg-sec 3'], [waiting]: ['hand-window 2'] }
+          it(`${outside}: keys renewed by the ${renewing} every 3 s, not a packet lost`, () =>
             withBoth(makers, lines, async (server, client) => {
               await client.says(STARTED)
               const { theirs } = pick(server, client)
               assert.deepEqual(await lost(host(), NUMBER), [0, 0])
-              assert.equal(await ping(host().netns, vpnAddresses(NUMBER)[0], 120), 0)
+              assert.equal(await ping(host().netns, vpnAddresses(NUMBER)[0], 100), 0)
               assert.ok(times(theirs, /Control Channel: TLSv/) >= 3, theirs.stdout)
               assert.doesNotMatch(theirs.stdout, BAD_PACKETS)
             }))
