@@ -129,7 +129,7 @@ function readDns(settings: Settings): Pick<NetworkOptions, 'dnsServers' | 'searc
   const searchDomains: string[] = []
   for (const setting of settings.all('dns')) {
     const { what, values } = setting.args
-    if (what === 'search-domains') searchDomains.push(...values)
+    if (what === 'search-domains') searchDomains.push(...domainsIn(settings, setting, values))
     else addDnsServer(settings, servers, setting, values)
   }
   for (const [priority, { addresses }] of servers) {
@@ -147,10 +147,10 @@ const DNS_USAGE = 'dns server NUMBER address|resolve-domains|dnssec|transport|sn
 function addDnsServer(
   settings: Settings,
   servers: Map<number, Mutable<DnsServer>>,
-  { place }: Setting<'dns'>,
+  setting: Setting<'dns'>,
   [number = '', option = '', ...values]: readonly string[],
 ): void {
-  const wrong = (message: string) => settings.problem('argument', place, `dns: ${message}`)
+  const wrong = (message: string) => settings.problem('argument', setting.place, `dns: ${message}`)
   const priority = /^-?\d{1,3}$/.test(number) ? Number(number) : Number.NaN
   if (!(priority >= -128 && priority <= 127)) {
     wrong(`a server's number is from -128 to 127, not '${number}'`)
@@ -180,13 +180,25 @@ function addDnsServer(
       wrong(`a server has at most ${MAX_DNS_ADDRESSES} addresses`)
     }
   } else if (option === 'resolve-domains') {
-    server.resolveDomains = [...server.resolveDomains, ...values]
+    server.resolveDomains = [...server.resolveDomains, ...domainsIn(settings, setting, values)]
   } else if (option === 'dnssec' && (value === 'yes' || value === 'no' || value === 'optional')) {
     server.dnssec = value
   } else if (option === 'transport' && (value === 'plain' || value === 'DoH' || value === 'DoT')) {
     server.transport = value
-  } else if (option === 'sni') server.sni = value
+  } else if (option === 'sni') server.sni = domainsIn(settings, setting, [value])[0]
   else wrong(`'${option} ${value}' is not of a server; it is written: ${DNS_USAGE}`)
+}
+
+/** Those that are domains: they go on to programs and files that think something else of a space, or worse. */
+function domainsIn(
+  settings: Settings,
+  { place }: Setting<'dns'>,
+  values: readonly string[],
+): string[] {
+  const isDomain = (value: string) => parseWith(domain, value) !== undefined
+  const bad = values.find((value) => !isDomain(value))
+  if (bad !== undefined) settings.problem('argument', place, `dns: '${bad}' is no domain`)
+  return values.filter(isDomain)
 }
 
 const MAX_DNS_ADDRESSES = 8
