@@ -16,7 +16,9 @@ import { type Host, type Lab, openLab, ping } from '../interop/openvpn.ts'
 import { programs, STARTED, until } from '../interop/programs.ts'
 import type { TestNetns } from '../namespace.ts'
 
-export type Maker = 'ours' | '2.4' | '2.5' | '2.6' | '2.7'
+type Series = '2.4' | '2.5' | '2.6' | '2.7'
+/** `offloaded`: under `ovpn run`. */
+export type Maker = 'ours' | Series | `${Series} offloaded`
 export type Outside = 'udp' | 'tcp' | 'udp6' | 'tcp6'
 
 const BUN = fileURLToPath(new URL('../../node_modules/.bin/bun', import.meta.url))
@@ -164,7 +166,9 @@ export class Peers {
 
   start(netns: TestNetns, maker: Maker, role: 'server' | 'client', config: string): Running {
     const { folder } = this.lab
-    const command = maker === 'ours' ? [OVPN, role, config] : [programs[maker]!, '--config', config]
+    const [series = '', offloaded] = maker.split(' ')
+    const openvpn = [...(offloaded ? [OVPN, 'run'] : []), programs[series]!, '--config', config]
+    const command = maker === 'ours' ? [OVPN, role, config] : openvpn
     const running = start('ip', ['netns', 'exec', netns.name, ...command], { cwd: folder })
     this.#running.push(running)
     return running
