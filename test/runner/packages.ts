@@ -21,6 +21,7 @@ const needs: Need[] = [
   { package: 'iputils-ping', command: 'ping', why: 'packets through a tunnel, one at a time' },
   { package: 'iperf3', command: 'iperf3', why: 'TCP and UDP load through a tunnel' },
   { package: 'tcpdump', command: 'tcpdump', why: 'what is on the wire' },
+  { package: 'tshark', command: 'tshark', why: 'another reader of control packets' },
   { package: 'ethtool', command: 'ethtool', why: 'offloads of veth pairs, switched on and off' },
   { package: 'openvpn', command: 'openvpn', why: 'the stock peer' },
   { package: 'qemu-system-x86', command: 'qemu-system-x86_64', why: "the kernel's own driver" },
