@@ -24,9 +24,8 @@ export interface EncodedAddress {
 
 /** @throws Error on what is not an IPv4 or IPv6 address */
 export function encodeAddress({ address, port, scope }: SocketAddress): EncodedAddress {
-  const parsed = ipaddr.parse(address)
-  const bytes = Uint8Array.from(parsed.toByteArray())
-  if (parsed.kind() === 'ipv4') {
+  const bytes = bytesOf(address)
+  if (bytes.length === 4) {
     const block = createBlock(SOCKADDR_IN.size)
     block.view.setUint16(SOCKADDR_IN.family, AF_INET, true)
     block.view.setUint16(SOCKADDR_IN.port, port)
@@ -48,11 +47,30 @@ export function decodeAddress({ u8, view }: Pick<Block, 'u8' | 'view'>): SocketA
   const port = view.getUint16(SOCKADDR_IN.port)
   const v4 = family === AF_INET
   const at = v4 ? SOCKADDR_IN.addr : SOCKADDR_IN6.addr
-  const address = ipaddr.process(
-    ipaddr.fromByteArray([...u8.subarray(at, at + (v4 ? 4 : 16))]).toString(),
-  )
+  const address = textOf(u8.subarray(at, at + (v4 ? 4 : 16)))
   const scope = v4 ? 0 : view.getUint32(SOCKADDR_IN6.scopeId, true)
-  return { address: address.toString(), port, scope }
+  return { address, port, scope }
+}
+
+/** Four decimal numbers as they are usually written, without ipaddr.js: each packet of a server has an address. */
+const PLAIN_V4 = /^(\d|[1-9]\d|1\d\d|2[0-4]\d|25[0-5])(\.(\d|[1-9]\d|1\d\d|2[0-4]\d|25[0-5])){3}$/
+
+function bytesOf(address: string): Uint8Array {
+  return Uint8Array.from(
+    PLAIN_V4.test(address) ? address.split('.').map(Number) : ipaddr.parse(address).toByteArray(),
+  )
+}
+
+const MAPPED_PREFIX = 12
+
+/** The text of 4 or 16 bytes; of an IPv4-mapped address that of its last four. */
+function textOf(bytes: Uint8Array): string {
+  if (bytes.length === 4) return bytes.join('.')
+  const mapped =
+    bytes[10] === 0xff && bytes[11] === 0xff && bytes.subarray(0, 10).every((byte) => byte === 0)
+  return mapped
+    ? bytes.subarray(MAPPED_PREFIX).join('.')
+    : ipaddr.fromByteArray([...bytes]).toString()
 }
 
 /** What `getsockname` or `getpeername` says of a socket, as it stands. @throws OsError with `attempt` as its text */
