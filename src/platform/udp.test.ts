@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { readdirSync, readlinkSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { describe, it } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { openDescriptors } from '../../test/descriptors.ts'
 import { openTestNetns, type TestNetns, withoutNamespaces } from '../../test/namespace.ts'
 import { faulty } from './fault.ts'
 import {
@@ -230,16 +230,6 @@ describe('joinUdp refuses', { skip }, () => {
     assert.deepEqual(reached(user.fd, joined), [0], 'the first is not disturbed')
   })
 
-  /** What this process has open, each with its number. The runtime may close some of its own meanwhile. */
-  const descriptors = () =>
-    readdirSync('/proc/self/fd').flatMap((fd) => {
-      try {
-        return [`${fd} ${readlinkSync(`/proc/self/fd/${fd}`)}`]
-      } catch {
-        return [] // the one that the list was read from
-      }
-    })
-
   const failures: [call: 'bind' | 'setsockopt' | 'fchown', skip: number, why: string][] = [
     ['bind', 1, 'the address'],
     ['setsockopt', 8, 'an option'],
@@ -249,12 +239,12 @@ describe('joinUdp refuses', { skip }, () => {
     it(`when the kernel does, and leaves no descriptor behind: ${why}`, () => {
       using netns = openTestNetns(part)
       using user = openUdp('0.0.0.0', 0, { netns: netns.fd })
-      const before = descriptors()
+      const before = openDescriptors()
       const { syscalls, struck } = faulty(os, [{ call, skip: first, result: -E.EPERM }])
       assert.throws(() => joinUdp(user.fd, oneShard, syscalls), { code: 'EPERM' })
       assert.deepEqual(struck, [1])
       assert.deepEqual(
-        descriptors().filter((one) => !before.includes(one)),
+        openDescriptors().filter((one) => !before.includes(one)),
         [],
       )
       using sender = openSender(netns, user.port)
