@@ -39,6 +39,7 @@ const QUIET: EngineSink = {
   expired() {},
   floated() {},
   relocated() {},
+  inside() {},
   keyExhausted() {},
   keyAgeing() {},
   epochPulled() {},

@@ -185,9 +185,12 @@ export class DriverClient {
     return found
   }
 
-  /** From now on `events` brings the control packets of this interface that no socket can deliver. */
-  async packetRegister(ifindex: number): Promise<void> {
-    await this.#do('packet-register', { ifindex })
+  /**
+   * From now on `events` brings the control packets of this interface that no socket can deliver; `extended`: and messages that come
+   * inside the data channel.
+   */
+  async packetRegister(ifindex: number, options: { extended?: boolean } = {}): Promise<void> {
+    await this.#do('packet-register', { ifindex, ...options })
   }
 
   async packet(ifindex: number, packet: ArgsOf<'packet'>['packet']): Promise<void> {

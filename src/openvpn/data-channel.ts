@@ -25,6 +25,8 @@ export interface DataPeerEvents {
   keyWorn(keyId: number): void
   /** A control packet came over a stream that the driver reads; undefined: the stream has ended. */
   packet(packet: Uint8Array | undefined): void
+  /** A message came inside the data channel (wire/occ.ts). */
+  inside(message: Uint8Array): void
 }
 
 export interface NewPeer {
@@ -94,7 +96,7 @@ export class DataChannel {
     })
     try {
       const events = await client.events()
-      if (client.extended) await client.packetRegister(link.ifindex)
+      if (client.extended) await client.packetRegister(link.ifindex, { extended: true })
       const channel = new DataChannel(client, link, events)
       channel.#follow(lost)
       return channel
@@ -189,9 +191,10 @@ export class DataChannel {
         this.#peers.get(event.keyconf.peerId)?.events.keyWorn(event.keyconf.keyId)
         return
       case 'packet': {
-        const { peerId, packet, eof } = event.packet
+        const { peerId, packet, eof, inside } = event.packet
         const peer = this.#peers.get(peerId)
-        if (packet.length > 0) peer?.events.packet(packet)
+        if (inside === true) peer?.events.inside(packet)
+        else if (packet.length > 0) peer?.events.packet(packet)
         if (eof === true) peer?.events.packet(undefined)
       }
     }
@@ -267,6 +270,13 @@ export class DataPeer {
   /** Sends a control packet over the stream that the driver has. */
   async sendPacket(packet: Uint8Array): Promise<void> {
     if (!this.#gone) await this.#client.packet(this.#ifindex, { peerId: this.id, packet })
+  }
+
+  /** Sends a message inside the data channel. False: the driver cannot (the kernel's). */
+  async sendInside(message: Uint8Array): Promise<boolean> {
+    if (this.#gone || !this.#client.extended) return false
+    await this.#client.packet(this.#ifindex, { peerId: this.id, packet: message, inside: true })
+    return true
   }
 
   /** Of a peer that is gone, nothing. */

@@ -96,6 +96,8 @@ const NONCE_TAIL_BYTES = 8
 export const EPOCH_SECRET_BYTES = 32
 /** Largest packet that `mssfix` can name: no limit but the path's. */
 export const MSSFIX_MAX = 65_535
+/** Longest message inside the data channel that is handed on, in bytes. */
+export const INSIDE_MAX = 1024
 /** Longest device name, in bytes (IFNAMSIZ without the NUL). */
 export const NAME_MAX = 15
 /** Numbers from here up are ours: commands, top-level attributes, attributes of the kernel's own sets. */
@@ -266,13 +268,18 @@ export const packet = attributes({
   packet: {
     type: 'binary',
     maxLength: 65_535,
-    doc: 'Control packet from its opcode on: no UDP header, no TCP length',
+    doc: 'Control packet from its opcode on: no UDP header, no TCP length; with `inside`, what is sealed',
   },
   'peer-id': { type: 'u32', max: PEER_ID_MAX, doc: 'Peer it came from or goes to' },
   eof: {
     type: 'flag',
     extension: true,
     doc: "The peer's TCP stream ended; from the driver only, with an empty packet",
+  },
+  inside: {
+    type: 'flag',
+    extension: true,
+    doc: "No control packet, but a message of OpenVPN's own (OCC) that travels sealed among data packets",
   },
 })
 
@@ -286,7 +293,7 @@ export const top = attributes({
   extended: {
     type: 'flag',
     extension: true,
-    doc: "Asks `peer-get` for this driver's own attributes too",
+    doc: "Asks `peer-get` for this driver's own attributes too, `packet-register` for messages `inside` too",
   },
 })
 
@@ -490,12 +497,12 @@ export const commands = {
   'packet-register': {
     doc: "Brings the interface's control packets that no socket can deliver to the requester, one per interface.",
     extension: true,
-    do: { ifindex: true },
+    do: { ifindex: true, extended: true },
   },
   packet: {
-    doc: 'Sends a control packet to a peer as it stands.',
+    doc: 'Sends a control packet to a peer as it stands, or a message inside the data channel.',
     extension: true,
-    do: { ifindex: true, nest: 'packet', required: ['packet', 'peer-id'], optional: [] },
+    do: { ifindex: true, nest: 'packet', required: ['packet', 'peer-id'], optional: ['inside'] },
   },
 } as const satisfies { readonly [name: string]: Command }
 
@@ -518,13 +525,13 @@ export const notifications = {
     },
   },
   packet: {
-    doc: 'A control packet of a peer, to the one who registered for them; not multicast.',
+    doc: 'A control packet or message of a peer, to the one who registered for them; not multicast.',
     extension: true,
     message: {
       ifindex: true,
       nest: 'packet',
       required: ['packet', 'peer-id'],
-      optional: ['eof'],
+      optional: ['eof', 'inside'],
     },
   },
 } as const satisfies { readonly [name: string]: Notification }

@@ -282,13 +282,24 @@ for (const old of ['2.4', '2.5'] as const) {
       })
     }
 
-    it('goes from our server by keepalive: its exit notice is a data packet', () => {
-      const lines = { server: ['keepalive 1 3'], client: ['explicit-exit-notify 1'] }
-      return withBoth({ server: 'ours', client: old }, lines, async (server, client) => {
+    it('goes from our server at once: its exit notice is a data packet', () => {
+      const row = { client: ['explicit-exit-notify 1'] }
+      return withBoth({ server: 'ours', client: old }, row, async (server, client) => {
         await client.says(STARTED)
         assert.deepEqual(await lost(host(), NUMBER), [0, 0])
         await stop(client)
-        await server.says(/client\/.*: gone/)
+        await server.says(/client\/.*: it has left/)
+      })
+    })
+
+    it('hears from our client that it leaves, as its server: among data packets', () => {
+      // Nothing else ends it: keepalive would take a minute.
+      const row = { server: ['verb 4'] }
+      return withBoth({ server: old, client: 'ours' }, row, async (server, client) => {
+        await client.says(STARTED)
+        assert.deepEqual(await lost(host(), NUMBER), [0, 0])
+        await stop(client)
+        await server.says(/SIG(TERM|USR1)\[soft,remote-exit\] received, client-instance/)
       })
     })
 

@@ -77,6 +77,7 @@ export class Host {
         handOverPiece: () => false,
         handOverDatagram: () => false,
         relocated: () => undefined,
+        inside: () => undefined,
         keyExhausted: (peer, keyId) => events.keyExhausted?.(peer, keyId),
         keyAgeing: (peer, keyId) => events.keyAgeing?.(peer, keyId),
         epochPulled: () => {}, // one engine both sends and receives

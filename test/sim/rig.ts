@@ -130,6 +130,9 @@ export class Rig {
         handOverPiece: () => false,
         handOverDatagram: () => false,
         relocated: () => undefined,
+        inside: (peer, message) => {
+          this.events.push(`${peer.id} says ${Buffer.from(message).toString('hex')}`)
+        },
         keyExhausted: (peer, keyId) => this.events.push(`exhausted ${peer.id} key ${keyId}`),
         keyAgeing: (peer, keyId) => this.events.push(`ageing ${peer.id} key ${keyId}`),
         epochPulled: (peer, keyId, epoch) =>

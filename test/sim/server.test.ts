@@ -3,6 +3,8 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { Endpoint } from '../../src/driver/core/address.ts'
 import type { AuthDecision, ServerPolicy } from '../../src/openvpn/server/policy.ts'
+import { OCC_MAGIC } from '../../src/wire/data.ts'
+import { encodeOccReply, OCC_EXIT } from '../../src/wire/occ.ts'
 import { sealWkc, timestampMetadata } from '../../src/wire/wkc.ts'
 import { Random } from '../random.ts'
 import type { SimClient } from './control.ts'
@@ -391,6 +393,29 @@ describe('a client', () => {
       await net.end()
     })
   }
+
+  it('goes at once when it says so inside the data channel', async () => {
+    let reason = ''
+    const net = await ServerNet.open({
+      policy: { disconnected: (_, end) => (reason = end.reason) },
+    })
+    net.client('alice')
+    net.client('bob')
+    await net.pass(10 * SECOND)
+    const [id] = [...net.driver.peersById.keys()]
+    // Nothing that is no exit notice ends anybody; a request for options is answered.
+    net.driver.inside(id!, Uint8Array.of(...OCC_MAGIC, 4))
+    net.driver.inside(id!, Uint8Array.of(...OCC_MAGIC, 0))
+    await net.pass(SECOND)
+    assert.deepEqual(names(net), ['alice', 'bob'])
+    const options = encodeOccReply('V4,dev-type tun,key-method 2,tls-server')
+    assert.deepEqual(net.driver.said, [[id, options]])
+    net.driver.inside(id!, OCC_EXIT)
+    net.driver.inside(id!, OCC_EXIT)
+    await net.pass(0)
+    assert.deepEqual([names(net), reason, net.server.size], [['bob'], 'it has left', 1])
+    await net.end()
+  })
 
   it('goes when its time is over, or it moves nothing', async () => {
     const rows = [

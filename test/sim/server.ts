@@ -45,7 +45,15 @@ class BookDriver {
     this.peersById.clear()
   }
 
+  /** Messages sent inside the data channel, by peer id. */
+  readonly said: [peerId: number, message: Uint8Array][] = []
+
   async packetRegister(): Promise<void> {}
+
+  async packet(_: number, { peerId, packet }: { peerId: number; packet: Uint8Array }) {
+    this.#get(peerId)
+    this.said.push([peerId, packet])
+  }
 
   async events() {
     const queue: DriverEvent[] = []
@@ -115,6 +123,11 @@ class BookDriver {
   remove(id: number, delReason: DelReason): void {
     this.peersById.delete(id)
     this.#tell?.({ event: 'peer-del-ntf', ifindex: IFINDEX, peer: { id, delReason } })
+  }
+
+  /** A peer says something inside the data channel. */
+  inside(peerId: number, packet: Uint8Array): void {
+    this.#tell?.({ event: 'packet', ifindex: IFINDEX, packet: { packet, peerId, inside: true } })
   }
 
   float(id: number, to: Endpoint): void {

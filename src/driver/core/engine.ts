@@ -46,6 +46,8 @@ export interface EngineSink {
   expired(peer: Peer): void
   floated(peer: Peer): void
   relocated(peer: Peer): void
+  /** A message of OpenVPN's own came inside the data channel (`listen`); the memory is the engine's. */
+  inside(peer: Peer, message: Uint8Array): void
   /** The key is gone. */
   keyExhausted(peer: Peer, keyId: number): void
   /** The key will not last for ever, but works. */
@@ -119,6 +121,7 @@ export class Engine {
   readonly #timers = new Timers<Peer>()
   readonly #drops = new DropCounters()
   readonly #nonce: number
+  #listens = false
   readonly #counters: DeviceCounters & { txBytes: number; txPackets: number }
 
   /** `worker`: its number among those of the device. `single`: point-to-point mode. `seed`: 32 random bits. `glueUdp`: the device takes UDP trains. */
@@ -172,6 +175,10 @@ export class Engine {
         handOver: sink.handOverDatagram,
         floated: (peer) => sink.floated(peer),
         relocated: (peer) => sink.relocated(peer),
+        inside: (peer, message) => {
+          if (this.#listens) sink.inside(peer, message)
+          return this.#listens
+        },
         drop,
       },
     })
@@ -268,6 +275,11 @@ export class Engine {
     return this.#table.byHandle(handle)
   }
 
+  /** Whether messages inside the data channel are told. Nobody wants them unless told, as with the kernel's driver. */
+  listen(listens: boolean): void {
+    this.#listens = listens
+  }
+
   /** A route of the device's namespace has changed. */
   routesChanged(): void {
     this.#table.forgetRoutes()
@@ -285,6 +297,14 @@ export class Engine {
     if (this.#outbox.count === 0) return
     this.#sink.transmit(this.#outbox)
     this.#outbox.clear()
+  }
+
+  /** Sends a message inside the data channel. False: there is no such peer here, or it has no key. */
+  sendInside(handle: PeerHandle, message: Uint8Array, now: Millis): boolean {
+    const peer = this.#table.byHandle(handle)
+    const sent = peer !== undefined && this.#sender.message(peer, message, now)
+    this.transmit()
+    return sent
   }
 
   /** From a UDP socket. Delivered when it cannot be glued to more, or by `flush`. */

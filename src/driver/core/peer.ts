@@ -45,6 +45,10 @@ export interface EndpointConfig {
   scope: number
 }
 
+/** One message inside the data channel is handed on in that time, and some at once: nobody needs more. */
+const MESSAGE_MS = 250
+const MESSAGES_AT_ONCE = 4
+
 export class Peer {
   readonly handle: PeerHandle
   readonly id: number
@@ -70,6 +74,9 @@ export class Peer {
   /** Any packet to and from the peer, control packets excluded; -Infinity before the first. */
   lastSent: Millis = -Infinity
   lastReceived: Millis = -Infinity
+
+  /** When the next message would be due, if they came evenly. */
+  #messageDue: Millis = -Infinity
 
   vpnRxBytes = 0
   vpnRxPackets = 0
@@ -115,6 +122,14 @@ export class Peer {
     if (this.primary?.keyId === keyId) return this.primary
     if (this.secondary?.keyId === keyId) return this.secondary
     return undefined
+  }
+
+  /** Whether one more message inside the data channel may be handed on: a peer does not flood its owner. */
+  mayTell(now: Millis): boolean {
+    const due = Math.max(this.#messageDue, now - MESSAGE_MS * (MESSAGES_AT_ONCE - 1))
+    if (due > now) return false
+    this.#messageDue = due + MESSAGE_MS
+    return true
   }
 
   /** When it is to be woken (Timers). */

@@ -2,8 +2,10 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { build, packet, packetsOf, plainPiece, UDP } from '../../../test/sim/packets.ts'
 import { DOWN, homeOf, keyConfig, peerConfig, Rig, UP } from '../../../test/sim/rig.ts'
-import { KEEPALIVE_MAGIC, sealDataV2, sealEpoch } from '../../wire/data.ts'
+import { INSIDE_MAX } from '../../uapi/spec.ts'
+import { KEEPALIVE_MAGIC, OCC_MAGIC, sealDataV2, sealEpoch } from '../../wire/data.ts'
 import { EpochChain } from '../../wire/epoch.ts'
+import { OCC_EXIT } from '../../wire/occ.ts'
 import { addressWords, Endpoint } from './address.ts'
 import type { PeerSnapshot } from './engine.ts'
 
@@ -214,6 +216,59 @@ describe('Receiver: what is authentic moves the peer and shows it alive, deliver
       })
     })
   }
+
+  const MALFORMED = [{ reason: 'rx-malformed', count: 1 }]
+  const messages: [why: string, plaintext: Uint8Array, told: boolean][] = [
+    ['of OpenVPN’s own', OCC_EXIT, true],
+    ['as long as it may be', Uint8Array.from({ ...OCC_MAGIC, length: INSIDE_MAX }), true],
+    ['a byte longer', Uint8Array.from({ ...OCC_MAGIC, length: INSIDE_MAX + 1 }), false],
+    ['without an operation', OCC_MAGIC, false],
+    ['with another magic number', changed(OCC_EXIT, 15), false],
+    ['that is a keepalive and more', Uint8Array.of(...KEEPALIVE_MAGIC, 6), false],
+  ]
+  for (const [why, plaintext, told] of messages) {
+    it(`a message ${why}: ${told ? 'told, where somebody listens' : 'malformed'}`, () => {
+      const made = rig()
+      made.receive(seal(plaintext, { packetId: 10 }), homeOf(1))
+      assert.deepEqual(made.takeTraces().events, [])
+      assert.deepEqual(made.snapshot(1).drops, MALFORMED)
+      made.engine.listen(true)
+      const packet = seal(plaintext, { packetId: 11 })
+      made.receive(packet, homeOf(1))
+      const said = `1 says ${Buffer.from(plaintext).toString('hex')}`
+      assert.deepEqual(made.takeTraces().events, told ? [said] : [])
+      assert.equal(made.snapshot(1).drops[0]!.count, told ? 1 : 2)
+      assert.equal(made.snapshot(1).vpnRxPackets, 0)
+      // Again, changed, and of another peer's key: nothing.
+      const from2 = seal(plaintext, { id: 2, packetId: 11 })
+      for (const bytes of [packet, changed(seal(plaintext, { packetId: 12 }), -1)]) {
+        made.receive(bytes, homeOf(1))
+      }
+      made.receive(changed(from2, 3), homeOf(2))
+      assert.deepEqual(made.takeTraces().events, [])
+    })
+  }
+
+  it('messages of one peer: four at once, four a second; those of others are told all the same', () => {
+    const made = rig()
+    made.engine.listen(true)
+    const says = (id: number, packetId: number) => {
+      made.receive(seal(OCC_EXIT, { id, packetId }), homeOf(id))
+      return made.takeTraces().events.length
+    }
+    const counts: number[] = []
+    for (let second = 0; second < 3; second++) {
+      let told = 0
+      for (let i = 0; i < 1000; i++) {
+        told += says(1, 100 + 1000 * second + i)
+        made.now += 1
+      }
+      counts.push(told)
+      assert.equal(says(2, 100 + second), 1)
+    }
+    assert.deepEqual(counts, [7, 4, 4])
+    assert.deepEqual(made.snapshot(1).drops, [{ reason: 'rx-malformed', count: 3000 - 15 }])
+  })
 
   it('a device that takes nothing: lost, and not counted as received', () => {
     const made = rig()

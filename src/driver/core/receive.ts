@@ -2,7 +2,8 @@
  * From the link to the device: datagram → peer → key → authentic, fresh, allowed → device (driver-behaviour, 3.2).
  * Nothing of a packet is believed before it is authenticated; a packet that is not changes nothing but counters.
  */
-import { isKeepalive } from '../../wire/data.ts'
+import { INSIDE_MAX } from '../../uapi/spec.ts'
+import { isKeepalive, isOcc } from '../../wire/data.ts'
 import { IPV4_SOURCE, IPV6_SOURCE, ipVersion } from '../../wire/ip.ts'
 import { Opcode, opcodeOf, PEER_ID_UNDEF, peerIdOf } from '../../wire/opcode.ts'
 import type { Endpoint } from './address.ts'
@@ -24,6 +25,8 @@ export interface ReceiverSink {
   floated(peer: Peer): void
   /** An authentic packet came to another address of ours, which `peer.local` now holds. */
   relocated(peer: Peer): void
+  /** A message of OpenVPN's own came inside the data channel; false: nobody wants it. The memory is the engine's. */
+  inside(peer: Peer, message: Uint8Array): boolean
   drop(verdict: Verdict, peer: Peer | undefined, count: number): void
 }
 
@@ -169,9 +172,10 @@ export class Receiver {
     if (from !== undefined && to !== undefined && !peer.stream) this.#locate(peer, from, to)
     const version = ipVersion(this.#memory.view, at, plainLength)
     if (version === 0) {
-      const ping = isKeepalive(this.#memory.view, at, plainLength)
+      const known =
+        isKeepalive(this.#memory.view, at, plainLength) || this.#tell(peer, at, plainLength, now)
       gluer.reject()
-      return ping ? Verdict.Ok : Verdict.RxMalformed
+      return known ? Verdict.Ok : Verdict.RxMalformed
     }
     if (!this.#sourceAllowed(peer, version, at)) {
       gluer.reject()
@@ -180,6 +184,13 @@ export class Receiver {
     if (peer.outerLimit !== 0) fitMss(this.#memory, at, plainLength, peer, slot.overhead)
     gluer.accept(plainLength, peer)
     return Verdict.Ok
+  }
+
+  /** Hands on what is a message, not too long and not too soon. */
+  #tell(peer: Peer, at: number, length: number, now: Millis): boolean {
+    const { view, u8 } = this.#memory
+    if (length > INSIDE_MAX || !isOcc(view, at, length)) return false
+    return peer.mayTell(now) && this.#sink.inside(peer, u8.subarray(at, at + length))
   }
 
   /** Follows the peer to where an authentic packet came from (driver-behaviour, 5.5). */

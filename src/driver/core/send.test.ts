@@ -11,6 +11,7 @@ import {
 } from '../../../test/sim/packets.ts'
 import { DOWN, keyConfig, peerConfig, Rig, type Sent } from '../../../test/sim/rig.ts'
 import { KEEPALIVE_MAGIC, OVERHEAD_BYTES, openDataV2 } from '../../wire/data.ts'
+import { OCC_EXIT } from '../../wire/occ.ts'
 import { addressWords } from './address.ts'
 
 const KEY_ID = 3
@@ -271,6 +272,25 @@ describe('Sender: the end of the packet ids', () => {
     made.now += 1000
     made.engine.onDeadline(made.now)
     assert.equal(made.events.length, 1)
+  })
+})
+
+describe('Sender: messages inside the data channel', () => {
+  it('are sealed as packets are, and count for the link and its age only', () => {
+    const made = rig()
+    made.now += 5000
+    assert.equal(made.engine.sendInside(101, OCC_EXIT, made.now), true)
+    assert.deepEqual(opened(made.sent), [OCC_EXIT])
+    const { linkTxPackets, lastTxMs, vpnTxPackets, vpnTxBytes } = made.snapshot(1)
+    assert.deepEqual([linkTxPackets, lastTxMs, vpnTxPackets, vpnTxBytes], [1, 0, 0, 0])
+  })
+
+  it('go nowhere without a key or a peer', () => {
+    const made = rig()
+    made.engine.deleteKey(101, 'primary')
+    assert.equal(made.engine.sendInside(101, OCC_EXIT, made.now), false)
+    assert.equal(made.engine.sendInside(999, OCC_EXIT, made.now), false)
+    assert.deepEqual(made.sent, [])
   })
 })
 

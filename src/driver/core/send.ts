@@ -2,6 +2,7 @@
  * From the device to the link: packet → peer → key → sealed train (driver-behaviour, 2.1). Owns no socket: what is sealed
  * lies in the outbox until `transmit` takes it.
  */
+import { INSIDE_MAX } from '../../uapi/spec.ts'
 import { KEEPALIVE_MAGIC } from '../../wire/data.ts'
 import { FRAME_PREFIX_BYTES, MAX_FRAME_BODY } from '../../wire/framing.ts'
 import { IPV4_DESTINATION, IPV6_DESTINATION, ipVersion } from '../../wire/ip.ts'
@@ -34,6 +35,7 @@ export class Sender {
   readonly #sink: SenderSink
   readonly #cutter: Cutter
   readonly #ping: number
+  readonly #message: number
   readonly #worker: number
 
   constructor(options: {
@@ -52,6 +54,7 @@ export class Sender {
     this.#cutter = new Cutter(memory, memory.area(CUTTER_BYTES, 16))
     this.#ping = memory.area(KEEPALIVE_MAGIC.length, 16)
     memory.u8.set(KEEPALIVE_MAGIC, this.#ping)
+    this.#message = memory.area(INSIDE_MAX, 16)
   }
 
   /** Sends the piece of `length` bytes behind the virtio_net_hdr at `vnet`; the area is used up by it. */
@@ -89,6 +92,13 @@ export class Sender {
     // INVARIANT: one worker alone seals for a peer, since two would use packet ids twice.
     if (peer.primary === undefined || peer.sender !== this.#worker) return false
     return this.#seal(peer, this.#ping, KEEPALIVE_MAGIC.length, now)
+  }
+
+  /** Sends a message of at most INSIDE_MAX bytes inside the data channel; it counts as a keepalive does. False as there. */
+  message(peer: Peer, message: Uint8Array, now: Millis): boolean {
+    if (peer.primary === undefined || peer.sender !== this.#worker) return false
+    this.#memory.u8.set(message, this.#message)
+    return this.#seal(peer, this.#message, message.length, now)
   }
 
   #peerFor(ip: number, length: number): Peer | undefined {

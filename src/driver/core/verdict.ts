@@ -10,7 +10,7 @@ const dropReasons = [
   'rx-no-key', // the peer has no key with this key id, or none for the epoch
   'rx-auth-failed',
   'rx-replay',
-  'rx-malformed', // authentic, but neither an IP packet nor a keepalive
+  'rx-malformed', // authentic, but no IP packet, no keepalive, and no message that anybody wants
   'rx-reverse-path', // the inner source belongs to another peer, or to none
   'rx-device', // the device did not take it: down, or its queue full
   'rx-bad-frame', // a TCP stream that cannot be cut into packets any more

@@ -21,6 +21,7 @@ import { type TakenTcp, takeTcp } from '../../platform/tcp.ts'
 import { hasInterface, openTun, type Tun } from '../../platform/tun.ts'
 import { inspectSocket, joinUdp, pathMtu, socketNetns, udpOffloads } from '../../platform/udp.ts'
 import { ApiError } from '../../uapi/errno.ts'
+import { INSIDE_MAX } from '../../uapi/spec.ts'
 import type {
   ArgsOf,
   DialectName,
@@ -32,6 +33,7 @@ import type {
   Peer,
   Request,
 } from '../../uapi/types.ts'
+import { isOcc } from '../../wire/data.ts'
 import { Opcode, opcodeOf } from '../../wire/opcode.ts'
 import { Device, type SocketOffer, type Transport } from '../core/device.ts'
 import type { EndpointConfig, PeerHandle, TransportId } from '../core/peer.ts'
@@ -377,9 +379,11 @@ class HostedDevice {
       case 'key-del':
         return device.keyDel(request.args.keyconf.peerId, request.args.keyconf.slot)
       case 'packet-register':
-        return this.#register(caller)
+        return this.#register(caller, request.args.extended ?? false)
       case 'packet':
-        return this.#sendControl(request.args.packet)
+        return request.args.packet.inside === true
+          ? this.#sendInside(request.args.packet)
+          : this.#sendControl(request.args.packet)
     }
     throw new ApiError('EOPNOTSUPP', `${request.command} is not a request about a device`)
   }
@@ -469,13 +473,16 @@ class HostedDevice {
 
   // Control packets --------------------------------------------------------------------------------------------------
 
-  #register(caller: Caller): void {
+  #register(caller: Caller, inside: boolean): void {
     if (this.#registered !== undefined) {
       throw new ApiError('EBUSY', 'somebody else receives the control packets of this interface')
     }
     this.#registered = caller
+    if (inside) this.#pool.listen(true)
     caller.onClose(() => {
-      if (this.#registered === caller) this.#registered = undefined
+      if (this.#registered !== caller) return
+      this.#registered = undefined
+      if (inside) this.#pool.listen(false)
     })
     for (const event of this.#unclaimed.splice(0)) caller.deliver(event)
   }
@@ -493,6 +500,29 @@ class HostedDevice {
     if (errno !== 0) {
       throw ApiError.from(errno ?? E.EHOSTUNREACH, `cannot send to peer ${peerId}`)
     }
+  }
+
+  async #sendInside({ packet, peerId }: ArgsOf<'packet'>['packet']): Promise<void> {
+    const view = new DataView(packet.buffer, packet.byteOffset, packet.length)
+    // What is no message could be a packet that nobody routed here.
+    if (packet.length > INSIDE_MAX || !isOcc(view, 0, packet.length)) {
+      throw new ApiError('EINVAL', 'no message of OpenVPN’s own', 'packet.packet')
+    }
+    const handle = this.device.handleOf(peerId)
+    const sent = handle !== undefined && (await this.#pool.sendInside(handle, packet))
+    if (!sent) throw new ApiError('EHOSTUNREACH', `cannot send to peer ${peerId}`)
+  }
+
+  /** To who listens; messages wait for nobody. */
+  #inside(handle: PeerHandle, packet: Uint8Array): void {
+    const peerId = this.device.idOf(handle)
+    if (peerId === undefined) return
+    const { ifindex } = this
+    this.#registered?.deliver({
+      event: 'packet',
+      ifindex,
+      packet: { packet, peerId, inside: true },
+    })
   }
 
   #control(handle: PeerHandle, packet: Uint8Array, eof: boolean): void {
@@ -533,6 +563,9 @@ class HostedDevice {
         break
       case 'control':
         this.#control(happening.handle, happening.packet, false)
+        break
+      case 'inside':
+        this.#inside(happening.handle, happening.message)
         break
       case 'stream-ended':
         this.#control(happening.handle, new Uint8Array(0), true)

@@ -111,6 +111,8 @@ class Loop {
         this.#inbox.handOverDatagram(worker, packet, length, from, to),
       floated: (peer) => this.#moved(peer, true),
       relocated: (peer) => this.#moved(peer, false),
+      inside: ({ handle }, message) =>
+        this.#tell({ what: 'inside', handle, message: message.slice() }),
       keyExhausted: (peer, keyId) =>
         this.#tell({ what: 'key-exhausted', handle: peer.handle, keyId }),
       keyAgeing: (peer, keyId) => this.#tell({ what: 'key-ageing', handle: peer.handle, keyId }),
@@ -249,6 +251,11 @@ class Loop {
         return { ...engine.stats(), provider: `${this.#provider.name} (${this.#provider.version})` }
       case 'send-control':
         return this.#sendControl(command.handle, command.packet)
+      case 'send-inside':
+        return engine.sendInside(command.handle, command.message, this.#now)
+      case 'listen':
+        engine.listen(command.listens)
+        return undefined
       case 'stop':
         this.#stop()
         return undefined

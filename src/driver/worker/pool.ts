@@ -164,6 +164,18 @@ export class WorkerPool implements DataPath {
     )
   }
 
+  /** Sends a message inside the data channel. False: there is no such peer, or it has no key. */
+  async sendInside(handle: PeerHandle, message: Uint8Array): Promise<boolean> {
+    const placement = this.#placements.get(handle)
+    if (placement === undefined) return false
+    return this.#workers[placement.sender]!.call({ op: 'send-inside', handle, message })
+  }
+
+  /** Whether messages inside the data channel are told. */
+  listen(listens: boolean): void {
+    for (const worker of this.#workers) worker.post({ op: 'listen', listens })
+  }
+
   // Telling ----------------------------------------------------------------------------------------------------------
 
   async snapshot(handle: PeerHandle): Promise<PeerSnapshot | undefined> {

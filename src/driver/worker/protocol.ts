@@ -55,6 +55,8 @@ export type Command =
   | { op: 'snapshots' }
   | { op: 'stats' }
   | { op: 'send-control'; handle: PeerHandle; packet: Uint8Array }
+  | { op: 'send-inside'; handle: PeerHandle; message: Uint8Array }
+  | { op: 'listen'; listens: boolean }
   | { op: 'stop' }
 
 /** How a worker learns that the socket's owner has closed it. */
@@ -82,6 +84,9 @@ export interface Results {
   stats: EngineStats & { provider: string }
   /** Errno, or 0. */
   'send-control': number
+  /** False: there is no such peer, or it has no key. */
+  'send-inside': boolean
+  listen: undefined
   stop: undefined
 }
 
@@ -113,6 +118,7 @@ export type Happening =
   | { what: 'transport-error'; handle: PeerHandle }
   | { what: 'socket-closed'; transport: TransportId }
   | { what: 'control'; handle: PeerHandle; packet: Uint8Array }
+  | { what: 'inside'; handle: PeerHandle; message: Uint8Array }
   | { what: 'stream-ended'; handle: PeerHandle }
   /** The device was removed by somebody else, or its namespace has ended. */
   | { what: 'device-gone' }

@@ -11,6 +11,7 @@
  * Source: OpenVPN's src/openvpn/forward.c, push.c and ssl.c.
  */
 import type { DelReason } from '../../uapi/types.ts'
+import { encodeOccReply, OCC_EXIT, occOperation } from '../../wire/occ.ts'
 import type { DataChannel, DataPeer, PeerCounters } from '../data-channel.ts'
 import {
   type AuthFailure,
@@ -35,8 +36,6 @@ export interface AttemptSettings {
   readonly connectTimeout: Millis
   /** Until keepalive is known: no sign of the server for that long is its end. 0: never. */
   readonly pingRestart: Millis
-  /** How long the farewell is repeated until the server has it. */
-  readonly farewell: Millis
 }
 
 /** What the server gave. */
@@ -94,6 +93,8 @@ export interface JoinOptions {
   /** Seconds; 0 for never. */
   readonly keepalive: { readonly interval: number; readonly timeout: number }
   readonly mssfix: number | undefined
+  /** How long, in seconds, the farewell is repeated until the server has it (`explicit-exit-notify`). */
+  readonly farewell: number
 }
 
 const FIRST_REQUEST: Millis = 1000
@@ -118,6 +119,8 @@ export class Attempt {
   #lastHeard: Millis
   /** The server has asked for patience until then. */
   #patientUntil: Millis = 0
+  /** Seconds. */
+  #farewell = 0
   #cancel: (() => void) | undefined
   #cancelAt: Millis = Number.NaN
   #work: Promise<void> = Promise.resolve()
@@ -196,7 +199,8 @@ export class Attempt {
 
   /** Puts this end into the data channel, with the first key. Rejects with what the driver refuses. */
   async join(options: JoinOptions): Promise<void> {
-    const { data, v4, v6, keepalive, mssfix } = options
+    const { data, v4, v6, keepalive, mssfix, farewell } = options
+    this.#farewell = farewell
     const { transport, path } = this.link
     const peer = await this.link.join(data, () =>
       data.addPeer(
@@ -221,6 +225,7 @@ export class Attempt {
             if (packet === undefined) this.transportEnded(undefined)
             else this.receive(packet)
           },
+          inside: (message) => this.#inside(message),
         },
       ),
     )
@@ -259,16 +264,40 @@ export class Attempt {
 
   /** Ends it. `tellServer`: with a word to the server, which takes a moment. */
   async close(tellServer: boolean): Promise<void> {
-    if (this.#stage === 'connected' && tellServer && this.#negotiated?.exitMessage === true) {
-      this.#session.sendMessage('EXIT')
-      const until = this.#world.now() + Math.max(FAREWELL, this.#settings.farewell)
-      do {
-        this.#poll()
-        await this.#wait(FAREWELL)
-      } while (!this.#session.isAcknowledged && this.#world.now() < until)
+    if (this.#stage === 'connected' && tellServer) {
+      await (this.#negotiated?.exitMessage === true ? this.#exit() : this.#exitInside())
     }
     this.#end({ kind: 'closed' })
     await this.#work
+  }
+
+  async #exit(): Promise<void> {
+    this.#session.sendMessage('EXIT')
+    const until = this.#world.now() + Math.max(FAREWELL, 1000 * this.#farewell)
+    do {
+      this.#poll()
+      await this.#wait(FAREWELL)
+    } while (!this.#session.isAcknowledged && this.#world.now() < until)
+  }
+
+  /** To a server that knows no EXIT message (before 2.6), among data packets; nobody acknowledges it. The end of a stream says enough. */
+  async #exitInside(): Promise<void> {
+    if (this.link.transport.protocol === 'tcp') return
+    for (let left = Math.max(1, this.#farewell); left > 0; left--) {
+      const sent = await this.#peer?.sendInside(OCC_EXIT).catch(() => false)
+      if (sent !== true || left === 1) return
+      await this.#wait(EXIT_AGAIN)
+    }
+  }
+
+  #inside(message: Uint8Array): void {
+    const operation = occOperation(message)
+    if (operation === 'exit') this.#end({ kind: 'lost', text: 'the server ends' })
+    else if (operation === 'request') {
+      const { options } = this.#settings.session.hello(0)
+      // Whoever asked asks again.
+      void this.#peer?.sendInside(encodeOccReply(options)).catch(() => {})
+    }
   }
 
   #wait(time: Millis): Promise<void> {
@@ -459,6 +488,8 @@ export class Attempt {
 
 /** How often it is looked whether the server has heard that this end leaves, and how long at least. */
 const FAREWELL: Millis = 100
+/** As OpenVPN has it (sig.c, process_explicit_exit_notification_timer_wakeup). */
+const EXIT_AGAIN: Millis = 1000
 const ORDER: readonly Stage[] = [
   'reaching',
   'exchanging',

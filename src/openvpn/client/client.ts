@@ -462,7 +462,6 @@ export class Client {
         },
         connectTimeout: entry.connectTimeout,
         pingRestart: config.pingRestart,
-        farewell: 1000 * entry.explicitExitNotify,
       },
       link,
       this.#world,
@@ -549,6 +548,7 @@ export class Client {
       data: this.#tunnel.data,
       keepalive,
       mssfix: mssfixOf(entry),
+      farewell: pushed.explicitExitNotify ?? entry.explicitExitNotify,
     })
     if (isOver()) return
     this.#events.state('ADD_ROUTES')

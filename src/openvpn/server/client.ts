@@ -12,6 +12,7 @@
  * Source: OpenVPN's src/openvpn/multi.c, push.c and ssl.c.
  */
 import { ApiError } from '../../uapi/errno.ts'
+import { encodeOccReply, occOperation } from '../../wire/occ.ts'
 import { type PeerInfo, Proto, parsePeerInfo } from '../../wire/peer-info.ts'
 import { ipv4ToNumber } from '../config/values.ts'
 import type { DataChannel, DataPeer, PeerCounters } from '../data-channel.ts'
@@ -98,6 +99,7 @@ export class ServerClient implements ClientIdentity {
   lastSeen: Date
   readonly #host: ClientHost
   readonly #commonNameOf: (peer: PeerCertificates) => string
+  readonly #ownOptions: () => string
   readonly #gone = new AbortController()
   readonly #responses = new Map<number, Responses>()
   #stage: Stage = 'handshake'
@@ -145,6 +147,7 @@ export class ServerClient implements ClientIdentity {
     this.lastSeen = host.date()
     this.#deadline = host.now() + host.settings.handWindow
     const settings = host.session(opening, () => ({ options: this.#options }))
+    this.#ownOptions = () => settings.hello(0).options
     this.session = new Session(
       settings,
       {
@@ -473,6 +476,17 @@ export class ServerClient implements ClientIdentity {
     }
   }
 
+  /** What clients that know no EXIT message have to say (before 2.6). */
+  #inside(message: Uint8Array): void {
+    const operation = occOperation(message)
+    if (operation === 'exit') this.leave('it has left')
+    else if (operation === 'request') {
+      const reply = encodeOccReply(this.#ownOptions())
+      // Whoever asked asks again.
+      void this.#peer?.sendInside(reply).catch(() => {})
+    }
+  }
+
   #tryToJoin(): void {
     const wanted = this.#asked || (this.#info.proto & Proto.RequestPush) !== 0
     const ready = this.session.phase === 'ready' && this.#settings !== undefined
@@ -591,6 +605,7 @@ export class ServerClient implements ClientIdentity {
           if (packet === undefined) this.leave('the connection has ended')
           else this.receive(packet)
         },
+        inside: (message) => this.#inside(message),
       },
     )
   }

@@ -22,8 +22,8 @@ import {
 import type { KeyConf, Peer, PeerNew, PeerSet } from '../types.ts'
 import { camel, checkCipher, select, type Table, table, type Values } from '../validate.ts'
 import {
-  EOF_NUMBER,
   type Form,
+  packetNumbers,
   peerNumbers,
   peerTables,
   type Wired,
@@ -166,7 +166,7 @@ const swapKeysTable = table(swapKeys, { 'peer-id': 1 })
 const getPeerTable = table(onlyId, { id: 1 })
 
 /** Of a packet, in dialect A as everywhere. */
-export const packetTable = table(packet, { packet: 1, 'peer-id': 2, eof: EOF_NUMBER })
+export const packetTable = table(packet, packetNumbers)
 
 const gotPeerNumbers = {
   id: 1,

@@ -118,8 +118,8 @@ const linkTable = table(
   { drops },
 )
 
-/** The attribute of a packet that says its stream ended. */
-export const EOF_NUMBER = 64
+/** Of a packet, the same everywhere. */
+export const packetNumbers = { packet: 1, 'peer-id': 2, eof: 64, inside: 65 } as const
 
 /** How one message looks on the wire, and what becomes of its values. */
 export interface Form {

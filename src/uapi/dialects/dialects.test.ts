@@ -184,6 +184,14 @@ const requests: [why: string, request: Request, only?: DialectName[]][] = [
   ['one link', { command: 'link-get', args: { ifindex: 7 } }],
   ['all links', { command: 'link-get', dump: true, args: {} }],
   ['a listener', { command: 'packet-register', args: { ifindex: 7 } }],
+  ['a listener to messages', { command: 'packet-register', args: { ifindex: 7, extended: true } }],
+  [
+    'a message inside the data channel',
+    {
+      command: 'packet',
+      args: { ifindex: 7, packet: { packet: Uint8Array.of(0x28, 6), peerId: 3, inside: true } },
+    },
+  ],
   [
     'a control packet',
     {
@@ -393,6 +401,14 @@ const events: [why: string, event: DriverEvent, only?: DialectName[]][] = [
   [
     'the end of a stream',
     { event: 'packet', ifindex: 7, packet: { packet: new Uint8Array(), peerId: 3, eof: true } },
+  ],
+  [
+    'a message inside the data channel',
+    {
+      event: 'packet',
+      ifindex: 7,
+      packet: { packet: Uint8Array.of(0x28), peerId: 3, inside: true },
+    },
   ],
 ]
 

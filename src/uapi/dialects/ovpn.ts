@@ -19,11 +19,11 @@ import type { CommandName, KeyConf, PeerNew } from '../types.ts'
 import { camel, checkCipher, checkPeer, select, table, type Values } from '../validate.ts'
 import {
   createDialect,
-  EOF_NUMBER,
   type Form,
   formOf,
   linkCommands,
   packetCommands,
+  packetNumbers,
   peerNumbers,
   peerTables,
   topNumbers,
@@ -83,7 +83,7 @@ const announcedKey = table(keyconf, keyNumbers, keyTables, {
   'key-id': { ...keyconf['key-id'], type: 'u16' },
 })
 
-const packetTable = table(packet, { packet: 1, 'peer-id': 2, eof: EOF_NUMBER })
+const packetTable = table(packet, packetNumbers)
 
 const whole = table(
   top,
