@@ -363,16 +363,19 @@ describe('a client', () => {
     await net.end()
   })
 
-  it('that the driver has lost is gone', async () => {
-    const reasons: string[] = []
+  it('that the driver has lost is gone, with the counters that were read last', async () => {
+    const ends: [reason: string, bytesReceived: number][] = []
     const net = await ServerNet.open({
-      policy: { disconnected: (_, { reason }) => reasons.push(reason) },
+      policy: {
+        disconnected: (_, { reason, bytesReceived }) => ends.push([reason, bytesReceived]),
+      },
     })
     net.client('alice')
-    await net.pass(10 * SECOND)
+    net.driver.traffic = 4711
+    await net.pass(30 * SECOND)
     net.driver.remove(net.server.clients()[0]!.peerId!, 'expired')
     await net.pass(SECOND)
-    assert.deepEqual(reasons, ['nothing was heard of it for too long'])
+    assert.deepEqual(ends, [['nothing was heard of it for too long', 4711]])
     assert.equal(net.server.size, 0)
     await net.end()
   })

@@ -119,7 +119,9 @@ export class ServerClient implements ClientIdentity {
   #since: Date | undefined
   /** By key id: what was decided at its renewal. */
   readonly #renewals = new Map<number, Promise<Decision>>()
+  /** Those at its end. Of one that the driver has removed itself, those that were read last. */
   #counters: PeerCounters | undefined
+  #countersLast: PeerCounters | undefined
   /** When enough was moved last (`inactive`), and what had been moved until then. */
   #activeAt: Millis = 0
   #activeBytes = 0
@@ -249,6 +251,7 @@ export class ServerClient implements ClientIdentity {
 
   /** Renews the key when enough has been sent with it. */
   noteTraffic(counters: PeerCounters): void {
+    this.#countersLast = counters
     this.#noteActivity(counters.vpnRxBytes + counters.vpnTxBytes)
     const { bytes, packets } = this.#host.settings.renegotiate
     const before = this.#countersAtKey
@@ -648,10 +651,11 @@ export class ServerClient implements ClientIdentity {
     if (!overDriver) await this.#removePeer()
     if (wasConnected && facts !== undefined) {
       if (overDriver) this.#counters = await this.#peer?.counters().catch(() => undefined)
+      const counters = this.#counters ?? this.#countersLast
       this.#host.policy.disconnected?.(facts, {
         reason,
-        bytesReceived: this.#counters?.linkRxBytes ?? 0,
-        bytesSent: this.#counters?.linkTxBytes ?? 0,
+        bytesReceived: counters?.linkRxBytes ?? 0,
+        bytesSent: counters?.linkTxBytes ?? 0,
         seconds: Math.floor((this.#host.date().getTime() - facts.since.getTime()) / 1000),
       })
     }
