@@ -153,7 +153,7 @@ function explain(error: unknown, socket: string): CliError {
   const errno = error instanceof ApiError ? error.errno : undefined
   if (errno === 'ENOENT' || errno === 'ECONNREFUSED') {
     return new CliError(
-      `no driver is running at ${socket}; start one as root with 'ovpn driver'`,
+      `no driver is running at ${socket}; start one as root with 'ovpn driver' (a server or client that was started without has its own, which nobody else sees)`,
       EXIT.unreachable,
     )
   }

@@ -1,5 +1,6 @@
 /** What the command line says when something does not work, and the exit status that goes with it. */
 import { getSystemErrorMap } from 'node:util'
+import { OsError } from '../platform/error.ts'
 import { ApiError } from '../uapi/errno.ts'
 
 /** Exit statuses; `ovpn --help` shows them. */
@@ -46,7 +47,17 @@ function describeError(what: string, error: unknown): string {
     const detail = message === '' || message === errno ? '' : `: ${message}`
     return `${what}: ${errnoWords(errno)} (${errno})${detail}`
   }
-  return `${what}: ${error instanceof Error ? error.message : String(error)}`
+  return `${what}: ${errorText(error, what)}`
+}
+
+/** What is wrong, in words where it is the system's; `told` is said before it. */
+export function errorText(error: unknown, told = ''): string {
+  if (!(error instanceof Error)) return String(error)
+  if (error instanceof OsError) return `${error.message}: ${errnoWords(error.code)}`
+  const { code, syscall, path } = error as NodeJS.ErrnoException
+  if (code === undefined || syscall === undefined) return error.message
+  const which = path === undefined || told.includes(path) ? '' : `${path}: `
+  return `${which}${errnoWords(code)} (${code})`
 }
 
 /** Runs a step of a command; a failure is told with what was attempted. CliErrors pass as they are. */

@@ -6,7 +6,7 @@ import { clientCommand } from './client.ts'
 import { createEnvironment } from './compose.ts'
 import { demoCommand } from './demo.ts'
 import { driverCommand } from './driver.ts'
-import { CliError, EXIT } from './errors.ts'
+import { CliError, EXIT, errorText } from './errors.ts'
 import { genkeyCommand } from './genkey.ts'
 import { keyCommand } from './key.ts'
 import { linkCommand } from './link.ts'
@@ -72,8 +72,7 @@ async function main(args: string[]): Promise<number> {
     return 0
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : EXIT.usage
-    const text = error instanceof Error ? error.message : String(error)
-    environment.note(text)
+    environment.note(errorText(error))
     if (!(error instanceof CliError) && process.env.OVPN_DEBUG !== undefined) console.error(error)
     return error instanceof CliError ? error.exitCode : EXIT.refused
   }

@@ -25,7 +25,12 @@ describe('ovpn pki, as typed', () => {
       /ca pki\/ca.crt, cert pki\/issued\/vpn.*key pki\/private/,
       'a server',
     ],
-    ['client laptop --days 30', 0, /ovpn profile laptop puts all/, 'a client'],
+    [
+      'client laptop --days 30',
+      0,
+      /ovpn profile laptop --config server.conf -o laptop.ovpn puts all/,
+      'a client',
+    ],
     [
       'client laptop',
       1,

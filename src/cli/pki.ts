@@ -10,6 +10,7 @@ import {
 } from '../openvpn/pki.ts'
 import type { Environment } from './compose.ts'
 import { CliError } from './errors.ts'
+import { madeHere, ownCommand, pkiHere } from './folders.ts'
 import { withExamples, withJson } from './options.ts'
 
 interface PkiOptions {
@@ -23,12 +24,12 @@ interface IssueOptions extends PkiOptions {
 }
 
 export function pkiCommand(environment: Environment): Command {
-  const init = withDir(new Command('init'))
+  const init = withDir(new Command('init'), DEFAULT_PKI)
     .description(
       'make an authority: its key stays in this folder, its certificate goes to both ends',
     )
     .option('--name <name>', 'name of the authority', 'ovpn CA')
-    .option('--days <n>', 'how long it is valid', days)
+    .option('--days <n>', 'how long it is valid (3650 unless given)', days)
     .action((options: PkiOptions & { name: string; days?: number }) =>
       told(async () => {
         const { dir, name } = options
@@ -37,7 +38,7 @@ export function pkiCommand(environment: Environment): Command {
           `made ${dir}/ca.crt, ${dir}/crl.pem and ${dir}/private/ca.key (keep it safe)`,
         )
         environment.print(
-          `next: ovpn pki server NAME${dirHint(dir)}, ovpn pki client NAME${dirHint(dir)}`,
+          `next: ${ownCommand()} pki server NAME${dirHint(dir)}, ${ownCommand()} pki client NAME${dirHint(dir)}`,
         )
       }),
     )
@@ -111,8 +112,8 @@ export function pkiCommand(environment: Environment): Command {
     .addCommand(list)
 }
 
-function withDir(command: Command): Command {
-  return command.option('--dir <folder>', 'the folder', DEFAULT_PKI)
+function withDir(command: Command, folder = pkiHere()): Command {
+  return command.option('--dir <folder>', 'the folder', folder)
 }
 
 function days(text: string): number {
@@ -141,7 +142,9 @@ function hint({ code, message }: PkiError): string {
   return ''
 }
 
-const dirHint = (dir: string) => (dir === DEFAULT_PKI ? '' : ` --dir ${dir}`)
+const dirHint = (dir: string, option = '--dir') => (dir === pkiHere() ? '' : ` ${option} ${dir}`)
+
+const configHint = () => (madeHere() === undefined ? ' --config server.conf' : '')
 
 function printIssued(
   environment: Environment,
@@ -153,7 +156,7 @@ function printIssued(
   environment.print(`made ${files.certificate} and ${files.key}`)
   environment.print(
     kind === 'client'
-      ? `next: ovpn profile ${name}${dirHint(dir)} puts all a client needs in one file`
+      ? `next: ${ownCommand()} profile ${name}${configHint()}${dirHint(dir, '--pki')} -o ${name}.ovpn puts all a client needs in one file`
       : `in the server's configuration: ca ${files.ca}, cert ${files.certificate}, key ${files.key}`,
   )
 }

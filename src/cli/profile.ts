@@ -2,18 +2,19 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { networkInterfaces } from 'node:os'
-import { Command } from 'commander'
+import { Command, Option } from 'commander'
 import { commonName, parseCertificate, readPem } from '../openvpn/certificate.ts'
 import { decodeText } from '../openvpn/config/parse.ts'
 import { clientProfile } from '../openvpn/config/profile.ts'
 import { readServerConfig, type ServerConfig } from '../openvpn/config/server-config.ts'
-import { DEFAULT_PKI, Pki } from '../openvpn/pki.ts'
+import { Pki } from '../openvpn/pki.ts'
 import { files } from '../runtime/files.ts'
 import type { ClientKeyFile } from '../wire/static-key.ts'
 import { CLIENT_KEY_BYTES, sealWkc, timestampMetadata } from '../wire/wkc.ts'
 import type { Environment } from './compose.ts'
 import { readSource } from './config-files.ts'
 import { attempt, CliError } from './errors.ts'
+import { madeHere, pkiHere } from './folders.ts'
 import { withExamples } from './options.ts'
 
 export interface ProfileOptions {
@@ -29,8 +30,8 @@ export function profileCommand(environment: Environment): Command {
       'make a client’s profile: one file with all in it; a client that has no certificate yet is given one',
     )
     .argument('<name>', 'the client: the common name of its certificate')
-    .requiredOption('-c, --config <file>', "the server's configuration")
-    .option('--pki <directory>', 'folder of certificates, of `ovpn pki` or easy-rsa', DEFAULT_PKI)
+    .addOption(configOption())
+    .option('--pki <folder>', 'certificates, of `ovpn pki` or easy-rsa', pkiHere())
     .option(
       '--host <name...>',
       'what clients reach the server by (default: `local` of the configuration, or an address of this machine)',
@@ -48,9 +49,17 @@ export function profileCommand(environment: Environment): Command {
     })
   return withExamples(
     profile,
+    'ovpn profile alice -o alice.ovpn      # where `ovpn server` has made a server',
     'ovpn profile alice --config server.conf --host vpn.example.org -o alice.ovpn',
     'ovpn profile bob -c /etc/openvpn/server/server.conf --pki /etc/openvpn/easy-rsa/pki > bob.ovpn',
   )
+}
+
+/** Of the server that `ovpn server` has made here, unless another is named. */
+function configOption(): Option {
+  const option = new Option('-c, --config <file>', "the server's configuration")
+  const made = madeHere()
+  return made === undefined ? option.makeOptionMandatory() : option.default(made.config)
 }
 
 /** The text of a profile. Rejects with an Error that says what is missing. */
@@ -60,20 +69,21 @@ export async function makeProfile(
   options: ProfileOptions,
 ): Promise<string> {
   const server = readServerConfig(await readSource(options.config), files)
-  const hosts = options.host ?? [hostOf(environment, server)]
   const pki = Pki.open(options.pki)
   if (server.ca !== undefined && !trusts(server, pki)) {
     throw new CliError(
       `${options.config} trusts another authority than ${options.pki}/ca.crt: a client of ${options.pki} would be refused`,
     )
   }
+  const identity =
+    server.verifyClientCert === 'none' ? undefined : await identityOf(environment, pki, name)
+  const hosts = options.host ?? [hostOf(environment, server)]
   return clientProfile(server, {
     name: `${name} for ${hosts.join(', ')}`,
     hosts,
     ca: pki.authority,
     serverName: serverNameOf(server),
-    identity:
-      server.verifyClientCert === 'none' ? undefined : await identityOf(environment, pki, name),
+    identity,
     tlsCryptV2: server.tlsCryptV2 && clientKey(environment, server.tlsCryptV2.key),
   })
 }

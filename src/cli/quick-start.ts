@@ -15,9 +15,10 @@ import { formatServerKey } from '../wire/static-key.ts'
 import { SERVER_KEY_BYTES } from '../wire/wkc.ts'
 import type { Environment } from './compose.ts'
 import { attempt } from './errors.ts'
+import { madeIn } from './folders.ts'
 import { makeProfile } from './profile.ts'
 
-export const DEFAULT_FOLDER = 'ovpn-server'
+const DEFAULT_PORT = 1194
 const SERVER_NAME = 'server'
 const CLIENT_NAME = 'client'
 
@@ -31,7 +32,8 @@ export interface QuickStart {
 
 export interface QuickStartOptions {
   readonly folder: string
-  readonly port: number
+  /** 1194 if absent. */
+  readonly port?: number | undefined
   /** What clients reach the server by; an address of this machine if absent. */
   readonly hosts?: string[] | undefined
 }
@@ -41,16 +43,20 @@ export async function quickStart(
   environment: Environment,
   { folder, port, hosts }: QuickStartOptions,
 ): Promise<QuickStart> {
-  const config = join(folder, 'server.conf')
-  if (existsSync(config)) return { folder, config, fresh: false }
+  const { config } = madeIn(folder)
+  if (existsSync(config)) {
+    if (port !== undefined || hosts !== undefined) {
+      environment.note(`${folder} is made already: --port and --host change nothing in it`)
+    }
+    return { folder, config, fresh: false }
+  }
   const next = `${folder}.new`
   await attempt(`cannot make the folder ${folder}`, async () => {
     rmSync(next, { recursive: true, force: true })
     mkdirSync(next, { recursive: true, mode: 0o700 })
-    await fill(environment, next, port)
-    const options = { config: join(next, 'server.conf'), pki: join(next, 'pki') }
+    await fill(environment, next, port ?? DEFAULT_PORT)
     const profile = await makeProfile(environment, CLIENT_NAME, {
-      ...options,
+      ...madeIn(next),
       ...(hosts !== undefined && { host: hosts }),
     })
     write(next, 'client.ovpn', profile)
@@ -63,6 +69,7 @@ async function fill(environment: Environment, folder: string, port: number): Pro
   const pki = join(folder, 'pki')
   const authority = await Pki.create(pki, { name: 'ovpn CA' })
   await authority.issue('server', SERVER_NAME)
+  await authority.issue('client', CLIENT_NAME)
   write(folder, 'tls-crypt-v2.key', formatServerKey(environment.randomBytes(SERVER_KEY_BYTES)))
   write(folder, 'server.conf', configuration(port, uniqueLocalPrefix(environment)))
 }
@@ -90,6 +97,7 @@ server-ipv6 ${prefix}
 #   push "dhcp-option DNS 10.8.0.1"
 keepalive 10 60
 explicit-exit-notify 1
+push "explicit-exit-notify 1"
 ca pki/ca.crt
 cert pki/issued/${SERVER_NAME}.crt
 key pki/private/${SERVER_NAME}.key

@@ -20,6 +20,7 @@ import { port } from './arguments.ts'
 import type { Environment } from './compose.ts'
 import { readSource } from './config-files.ts'
 import { attempt, CliError } from './errors.ts'
+import { madeIn, ownCommand, SERVER_FOLDER } from './folders.ts'
 import { formatBytes, formatEndpoint } from './format.ts'
 import { withExamples } from './options.ts'
 import {
@@ -29,12 +30,12 @@ import {
   textOf,
   withProcessOptions,
 } from './process.ts'
-import { DEFAULT_FOLDER, type QuickStart, quickStart } from './quick-start.ts'
+import { type QuickStart, quickStart } from './quick-start.ts'
 import { missingForDriver } from './requirements.ts'
 
 interface Options extends ProcessOptions {
   dir: string
-  port: number
+  port?: number
   host?: string[]
 }
 
@@ -42,8 +43,8 @@ export function serverCommand(environment: Environment): Command {
   const command = new Command('server')
     .description('run an OpenVPN server')
     .argument('[config]', 'an OpenVPN configuration; without one, a server is made in a folder')
-    .option('--dir <folder>', 'the folder, without a configuration', DEFAULT_FOLDER)
-    .option('--port <n>', 'of a server that is made, UDP and TCP', port, 1194)
+    .option('--dir <folder>', 'the folder, without a configuration', SERVER_FOLDER)
+    .option('--port <n>', 'of a server that is made, UDP and TCP (default: 1194)', port)
     .option(
       '--host <name...>',
       'what clients reach a server that is made by (default: an address of this machine)',
@@ -88,6 +89,7 @@ async function serve(
     await new ServerProcess(environment, driver, {
       read,
       made,
+      hosts: host,
       kept,
       workers: options.workers,
       log,
@@ -101,6 +103,8 @@ interface ProcessParts {
   /** The configuration as it is now. */
   read(): Promise<ServerConfig>
   readonly made: QuickStart | undefined
+  /** What clients reach a server that was made by, as far as it was told. */
+  readonly hosts: string[] | undefined
   readonly kept: KeptFiles
   readonly workers: number | undefined
   readonly log: (text: string) => void
@@ -127,7 +131,7 @@ class ServerProcess {
   }
 
   async run(first: ServerConfig): Promise<void> {
-    const { log, made } = this.#parts
+    const { log, made, hosts } = this.#parts
     for (let config: ServerConfig | undefined = first; config !== undefined; config = this.#next) {
       for (const { place, message } of config.notes) log(`${formatPlace(place)}: ${message}`)
       const ended = new Promise<void>((resolve) => {
@@ -142,7 +146,7 @@ class ServerProcess {
         log(`listening: ${protocol} ${formatEndpoint(address, port)}`)
       }
       log(`Initialization Sequence Completed: ${running.data.name} ${addressesOf(config)}`)
-      if (made !== undefined && config === first) this.#environment.print(instructions(made))
+      if (made !== undefined && config === first) this.#environment.print(instructions(made, hosts))
       await ended
       this.#running = undefined
       await running.close()
@@ -217,15 +221,20 @@ function addressesOf({ ifconfig, ifconfigIpv6 }: ServerConfig): string {
   return [ifconfig?.local, ifconfigIpv6?.local.address].filter(Boolean).join(' ')
 }
 
-function instructions({ folder, fresh }: QuickStart): string {
+function instructions({ folder, fresh }: QuickStart, hosts: string[] = []): string {
+  const ovpn = ownCommand()
+  const { config, pki } = madeIn(folder)
+  const [from, dir] =
+    folder === SERVER_FOLDER ? ['', ''] : [` --config ${config} --pki ${pki}`, ` --dir ${pki}`]
+  const host = hosts.length === 0 ? '' : ` --host ${hosts.join(' ')}`
   return `
 ${fresh ? 'Made' : 'Using'} ${folder}: server.conf, certificates and keys, and client.ovpn, the profile of a first client.
 To connect, copy ${folder}/client.ovpn to the other machine, and there
   with OpenVPN:             sudo openvpn --config client.ovpn
   with this program:        sudo ovpn client client.ovpn
   on a phone or a desktop:  import client.ovpn into OpenVPN Connect, Tunnelblick, NetworkManager ...
-Another client:             ovpn profile NAME --config ${folder}/server.conf --pki ${folder}/pki -o NAME.ovpn
-A client no more:           ovpn pki revoke NAME --dir ${folder}/pki
+Another client:             ${ovpn} profile NAME${from} -o NAME.ovpn${host}
+A client no more:           ${ovpn} pki revoke NAME${dir}
 Clients are shown here as they come and go. Ctrl-C ends the server.
 `
 }

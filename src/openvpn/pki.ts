@@ -22,7 +22,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
-  writeSync,
+  writeFileSync,
 } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -501,12 +501,15 @@ function writeFile(path: string, text: string, mode: number): void {
   const beside = join(dirname(path), `.${basename(path)}.${process.pid}`)
   const fd = openSync(beside, 'w', mode)
   try {
-    writeSync(fd, text)
+    writeFileSync(fd, text)
     fsyncSync(fd)
+    renameSync(beside, path)
+  } catch (error) {
+    rmSync(beside, { force: true })
+    throw error
   } finally {
     closeSync(fd)
   }
-  renameSync(beside, path)
 }
 
 /** Does `work` while no other program does; one that has died does not count. */
@@ -515,12 +518,13 @@ async function locked<T>(directory: string, work: () => Promise<T>): Promise<T> 
   const deadline = Date.now() + LOCK_PATIENCE_MS
   for (;;) {
     try {
-      const fd = openSync(path, 'wx', KEY_FILE_MODE)
-      writeSync(fd, String(process.pid))
-      closeSync(fd)
+      writeFileSync(path, String(process.pid), { flag: 'wx', mode: KEY_FILE_MODE })
       break
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') {
+        rmSync(path, { force: true }) // made, but there was no room to write into it
+        throw error
+      }
     }
     const owner = ownerOf(path)
     if (owner !== undefined && !isAlive(owner)) {

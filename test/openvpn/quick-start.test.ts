@@ -79,6 +79,7 @@ describe('a server from nothing', { skip: withoutProgram('2.6') }, () => {
     await served.says(/client\/.*: connected, 10\.8\.0\.2 fd/)
     assert.equal(await ping(), 5)
     await stop(stock)
+    await served.says(/it has left/)
     const { status, stdout } = await stop(served)
     assert.equal(status, 0)
     assert.match(stdout, /gone after \d+ s/)
@@ -103,9 +104,7 @@ describe('a server from nothing', { skip: withoutProgram('2.6') }, () => {
   it('refuses a client whose certificate was revoked', async () => {
     const served = at(server, OVPN, 'server')
     await served.says(STARTED)
-    const revoked = await run(OVPN, ['pki', 'revoke', 'client', '--dir', 'ovpn-server/pki'], {
-      cwd: folder,
-    })
+    const revoked = await run(OVPN, ['pki', 'revoke', 'client'], { cwd: folder })
     assert.equal(revoked.status, 0, revoked.stderr)
     const stock = at(client, programs['2.6']!, '--config', 'ovpn-server/client.ovpn')
     await served.says(/revoked/)
@@ -114,19 +113,25 @@ describe('a server from nothing', { skip: withoutProgram('2.6') }, () => {
     await stop(served)
   })
 
+  it('makes certificates again after the disk was full', async () => {
+    const steps = `
+      mount -t tmpfs -o size=64k none . && cd $PWD && ${OVPN} pki init
+      head -c 100k /dev/zero > rest 2>&-; ${OVPN} pki client alice; rm rest
+      find pki -name '.*'; ${OVPN} pki client alice`
+    const { status, stdout, stderr } = await run('unshare', ['--mount', 'sh', '-c', steps], {
+      cwd: folder,
+    })
+    assert.match(stderr, /^ovpn: .*no space left on device/)
+    assert.doesNotMatch(stdout, /pki.*\/\./, 'nothing is left lying')
+    assert.equal(status, 0, stderr)
+  })
+
   describe('the examples', () => {
     let profile: string
 
     before(async () => {
-      const args = [
-        'profile',
-        'alice',
-        '--config',
-        'ovpn-server/server.conf',
-        '--pki',
-        'ovpn-server/pki',
-      ]
-      const made = await run(OVPN, [...args, '--host', OUTSIDE.server], { cwd: folder })
+      const args = ['profile', 'alice', '--host', OUTSIDE.server]
+      const made = await run(OVPN, args, { cwd: folder })
       assert.equal(made.status, 0, made.stderr)
       profile = join(folder, 'alice.ovpn')
       writeFileSync(profile, `auth-user-pass\n${made.stdout}`)
