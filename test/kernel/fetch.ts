@@ -1,6 +1,6 @@
 /**
  * What tests and benchmarks need of other releases of Debian: a kernel that has `ovpn.ko`, and programs such as OpenVPN 2.7
- * of the newest, and OpenVPN 2.4 and 2.5 of old ones.
+ * and 3 of the newest, and OpenVPN 2.4 and 2.5 of old ones.
  *
  * Owns the download, with the machine's own mirror and apt's own signature check but a private apt
  * state, and the cache it is unpacked in (`$XDG_CACHE_HOME/ovpn-test`). What is in the cache is used
@@ -114,8 +114,13 @@ export async function fetchOpenvpn(suite: Suite): Promise<OpenvpnFiles> {
   return { command }
 }
 
-/** A package and all it depends on, unpacked. */
-function fetchTree(suite: Suite, name: string): Promise<string> {
+/** Where Debian's client of OpenVPN 3 is unpacked, with all it needs and a message bus, as in a root file system. Throws `Unavailable`. */
+export function fetchOpenvpn3(): Promise<string> {
+  return fetchTree(NEWEST, 'openvpn3-client', 'dbus-daemon')
+}
+
+/** A package, others, and all they depend on, unpacked. */
+function fetchTree(suite: Suite, name: string, ...others: string[]): Promise<string> {
   return cached(
     suite,
     `${suite === NEWEST ? '' : `${suite}-`}package-${name}`,
@@ -128,7 +133,7 @@ function fetchTree(suite: Suite, name: string): Promise<string> {
         '--download-only',
         '--yes',
         'install',
-        name,
+        ...[name, ...others],
       )
       const archives = join(into, '.apt/archives')
       const own = (await readdir(archives)).find((file) => file.startsWith(`${name}_`))

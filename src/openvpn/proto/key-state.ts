@@ -17,7 +17,7 @@ import {
   type KeyMessage,
   type KeySource,
 } from '../../wire/keys.ts'
-import type { Opcode } from '../../wire/opcode.ts'
+import { Opcode } from '../../wire/opcode.ts'
 import type { Role } from '../../wire/wrap.ts'
 import { MAX_EARLY_TLS_BYTES, MAX_QUEUED_MESSAGES, MAX_QUEUED_TLS_BYTES } from './limits.ts'
 import { MAX_MESSAGE_BYTES, readText } from './messages.ts'
@@ -169,7 +169,8 @@ export class KeyState {
     const arrival = this.#receives.accept(message)
     if (arrival === 'too far ahead') return arrival
     this.#acks.add(message.id)
-    const tlsMayAnswer = arrival === 'new' && message.id > 0 && this.#peerSource === undefined
+    const tlsMayAnswer =
+      arrival === 'new' && message.payload.length > 0 && this.#peerSource === undefined
     this.#ackAt = tlsMayAnswer ? now + ACK_DELAY : now
     return arrival
   }
@@ -264,14 +265,12 @@ export class KeyState {
     return this.sends.isEmpty && this.#ciphertextBytes === 0
   }
 
-  /** Messages in order: the reset, then TLS. */
+  /** Messages in order: the reset, if the peer sends one, then TLS. */
   #deliver(): void {
     for (let message = this.#receives.take(); message; message = this.#receives.take()) {
       if (this.#closed) continue
-      if (message.id === 0) {
-        this.#peerStarted = true
-        continue
-      }
+      if (message.id === 0) this.#peerStarted = true
+      if (message.opcode !== Opcode.ControlV1 && message.opcode !== Opcode.ControlWkcV1) continue
       if (this.#peerSource === undefined) {
         this.#earlyBytes += message.payload.length
         if (this.#earlyBytes > MAX_EARLY_TLS_BYTES) {

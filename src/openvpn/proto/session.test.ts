@@ -12,7 +12,7 @@ import {
 } from '../../../test/sim/control.ts'
 import { createFakeTls } from '../../../test/sim/tls.ts'
 import { type Noise, SILENCE, Wire } from '../../../test/sim/wire.ts'
-import { encodeControl } from '../../wire/control.ts'
+import { type ControlPacket, decodeControl, encodeControl } from '../../wire/control.ts'
 import { Opcode } from '../../wire/opcode.ts'
 import { sealWkc } from '../../wire/wkc.ts'
 import { createWrap, type WrapSettings } from '../../wire/wrap.ts'
@@ -119,6 +119,32 @@ class Rig {
     }
     return this
   }
+}
+
+/** From here on the client's soft resets are left out on the wire, and what follows them has numbers one lower. */
+function withoutSoftResets(rig: Rig): void {
+  const changed = (bytes: Uint8Array, change: (packet: ControlPacket) => void) => {
+    const packet = decodeControl(bytes)!
+    if (packet.keyId !== 0) change(packet)
+    return encodeControl(packet)
+  }
+  rig.wire.detach(SERVER_AT)
+  rig.wire.attach(SERVER_AT, ({ bytes }) => {
+    if (decodeControl(bytes)!.opcode === Opcode.SoftResetV1) return
+    rig.peer.receive(
+      changed(bytes, (packet) => {
+        if (packet.messageId !== undefined) packet.messageId--
+      }),
+    )
+  })
+  rig.wire.detach(CLIENT_AT)
+  rig.wire.attach(CLIENT_AT, ({ bytes }) => {
+    rig.client.receive(
+      changed(bytes, (packet) => {
+        if (packet.acks.length > 0) packet.acks = [0, ...packet.acks.map((id) => id + 1)]
+      }),
+    )
+  })
 }
 
 /** Keys of one end as the other must have them. */
@@ -300,6 +326,18 @@ describe('renewed keys', () => {
       assert.deepEqual(end.used, [1, 2], 'before the keys that they follow are gone')
       assert.deepEqual([...end.keys.keys()], [2, 3])
     }
+  })
+
+  it('are exchanged with who answers a reset with TLS at once, as OpenVPN 3 does', () => {
+    const noDynamicWrap = { peerInfo: 'IV_PROTO=142\nIV_NCP=2\n' }
+    const rig = new Rig(7, MODES[0]!, {}, { hello: noDynamicWrap }).connect().run(1000)
+    withoutSoftResets(rig)
+    for (let i = 1; i <= 3; i++) {
+      byServer(rig)
+      rig.run(3000)
+      assert.equal(rig.peer.made.length, 1 + i)
+    }
+    assertSameKeys(rig)
   })
 
   it('come by time', () => {
@@ -556,6 +594,11 @@ describe('packets that are none of the peer', () => {
       'a soft reset that is not message 0',
     ],
     [{ ...base, opcode: Opcode.ControlV1, messageId: 0 }, 'malformed', 'message 0 is a reset'],
+    [
+      { ...base, opcode: Opcode.ControlV1, messageId: 0, keyId: 1 },
+      'key-id',
+      'message 0 of a key that has not begun',
+    ],
     [
       { ...base, opcode: Opcode.ControlWkcV1, messageId: 2 },
       'malformed',

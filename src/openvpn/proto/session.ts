@@ -347,7 +347,8 @@ export class Session {
         if (!isServer) return 'role'
         return keyId === 0 && messageId === 1 ? undefined : 'malformed'
       case Opcode.ControlV1:
-        return messageId !== 0 ? undefined : 'malformed'
+        // OpenVPN 3 answers a soft reset with TLS at once, and sends none of its own.
+        return messageId !== 0 || keyId !== 0 ? undefined : 'malformed'
       case Opcode.AckV1:
         return undefined
     }
