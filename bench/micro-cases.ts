@@ -43,6 +43,7 @@ const QUIET: EngineSink = {
   keyExhausted() {},
   keyAgeing() {},
   epochPulled() {},
+  keyHeard() {},
 }
 /** Where the datagrams come from, and where they go. */
 const FROM = Endpoint.of('192.0.2.1', 1194)

@@ -4,7 +4,7 @@
  */
 import { InvalidArgumentError } from 'commander'
 import { formatAddress, parseAddress } from '../netlink/route.ts'
-import { KEEPALIVE_MAX, MSSFIX_MAX, NAME_MAX, PEER_ID_MAX } from '../uapi/spec.ts'
+import { KEEPALIVE_MAX, MSSFIX_MAX, NAME_MAX, PEER_ID_MAX, SWAP_WAIT_MAX } from '../uapi/spec.ts'
 import type { Cipher } from '../uapi/types.ts'
 
 /** An address and a port. `zone`: the interface (name or index) of a link-local address. */
@@ -39,6 +39,11 @@ export function mtu(text: string): number {
 /** Bytes of a packet outside, that TCP inside is to fit. */
 export function mssfix(text: string): number {
   return integer(text, 0, MSSFIX_MAX, 'A number of bytes')
+}
+
+/** How long a swap of keys may take. */
+export function swapWait(text: string): number {
+  return integer(text, 0, SWAP_WAIT_MAX, 'A number of milliseconds')
 }
 
 /** Threads of a device. */

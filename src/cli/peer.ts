@@ -17,6 +17,7 @@ import {
   listenAt,
   mssfix,
   peerId,
+  swapWait,
 } from './arguments.ts'
 import type { Driver, Environment } from './compose.ts'
 import { attempt, CliError, EXIT } from './errors.ts'
@@ -39,6 +40,7 @@ interface ChangeOptions extends DriverOptions {
   keepalive?: { interval: number; timeout: number }
   txId?: number
   mssfix?: number
+  swapWait?: number
 }
 
 interface NewOptions extends ChangeOptions {
@@ -64,6 +66,11 @@ function withChanges(command: Command): Command {
       '--mssfix <bytes>',
       'make TCP inside fit packets of so many bytes outside, and the path (UDP only)',
       mssfix,
+    )
+    .option(
+      '--swap-wait <ms>',
+      'after a swap send with the former key until the peer is heard with the new one, for so long at most',
+      swapWait,
     )
 }
 
@@ -186,7 +193,7 @@ function checkTransport(options: NewOptions): void {
 
 /** The attributes that the options name. Throws a CliError where they contradict each other. */
 function changes(options: ChangeOptions): Omit<PeerSet, 'id'> {
-  const { remote, vpnIp = [], local, keepalive, txId, mssfix } = options
+  const { remote, vpnIp = [], local, keepalive, txId, mssfix, swapWait } = options
   const change: Omit<PeerSet, 'id'> = {}
   if (remote !== undefined) {
     if (remote.address.includes(':')) change.remoteIpv6 = remote.address
@@ -208,6 +215,7 @@ function changes(options: ChangeOptions): Omit<PeerSet, 'id'> {
   }
   if (txId !== undefined) change.txId = txId
   if (mssfix !== undefined) change.mssfix = mssfix
+  if (swapWait !== undefined) change.swapWaitMs = swapWait
   return change
 }
 

@@ -16,6 +16,8 @@ export interface RunDriverOptions {
   /** Of its own. */
   workers: number
   mssfix: number
+  /** Milliseconds. */
+  swapWait: number
 }
 
 export interface RunDriver {
@@ -48,18 +50,18 @@ export async function openRunDriver(
 
 function ownDriver(
   environment: Environment,
-  { workers, mssfix }: RunDriverOptions,
+  options: RunDriverOptions,
   note: (text: string) => void,
 ): RunDriver {
   const missing = missingForDriver()
   if (missing.length > 0) throw new Error(missing.join('\n  '))
   const log = { error: note, info: note, debug: note }
-  const { server, close } = createDriver(log, () => randomWord(environment), { workers })
+  const { server, close } = createDriver(log, () => randomWord(environment), {
+    workers: options.workers,
+  })
   return {
     async openChannel(protocol, program) {
-      const channel = server.channel(protocol, program)
-      await channel.setOption('mssfix', mssfix)
-      return channel
+      return withDefaults(server.channel(protocol, program), options)
     },
     usedBy() {}, // it asks the program itself
     close,
@@ -67,15 +69,15 @@ function ownDriver(
 }
 
 /** Rejects with an ApiError where there is none, or it may not be used. */
-async function runningDriver({ socket, mssfix }: RunDriverOptions): Promise<RunDriver> {
+async function runningDriver(options: RunDriverOptions): Promise<RunDriver> {
   // What the program makes ends with the last channel of this process: this one stays open, whatever others do.
+  const { socket } = options
   const session = await openUnixChannel(socket, 'generic')
   const openChannel = async (protocol: Protocol, { tid }: Pick<Program, 'tid'>) => {
     const channel = await openUnixChannel(socket, protocol)
     try {
       await channel.setOption('process', tid)
-      await channel.setOption('mssfix', mssfix)
-      return channel
+      return await withDefaults(channel, options)
     } catch (error) {
       channel.close()
       throw error
@@ -96,4 +98,14 @@ async function runningDriver({ socket, mssfix }: RunDriverOptions): Promise<RunD
       session.close()
     },
   }
+}
+
+/** What the peers have that the program adds, since no program of the kernel's knows of it. */
+async function withDefaults(
+  channel: Channel,
+  { mssfix, swapWait }: RunDriverOptions,
+): Promise<Channel> {
+  await channel.setOption('mssfix', mssfix)
+  await channel.setOption('swap-wait-ms', swapWait)
+  return channel
 }

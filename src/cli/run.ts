@@ -14,12 +14,15 @@ import { openOwnNetns } from '../platform/netns.ts'
 import { Listener, leaveSession } from '../platform/seccomp.ts'
 import { originOfNetns } from '../runtime/origin.ts'
 import { MSSFIX_MAX } from '../uapi/spec.ts'
-import { mssfix, workers } from './arguments.ts'
+import { mssfix, swapWait, workers } from './arguments.ts'
 import type { Environment } from './compose.ts'
 import { CliError } from './errors.ts'
 import { socketOption, withExamples } from './options.ts'
 import { missingForOtherUsers } from './requirements.ts'
 import { DRIVERS, openRunDriver, type RunDriverOptions } from './run-driver.ts'
+
+/** The kernel's driver has no room for packets whose key it does not have yet; OpenVPN there installs it within this time. */
+const SWAP_WAIT_MS = 1000
 
 interface SuperviseOptions extends RunDriverOptions {
   verbose?: true
@@ -49,6 +52,12 @@ export function runCommand(environment: Environment): Command {
       'make TCP inside fit packets of so many bytes outside, and the path; 0: leave it alone',
       mssfix,
       MSSFIX_MAX,
+    )
+    .option(
+      '--swap-wait <ms>',
+      'send with the former key until a peer is heard with the new one, for so long at most; 0: never',
+      swapWait,
+      SWAP_WAIT_MS,
     )
     .option('-v, --verbose', 'tell on standard error what the driver does')
     .passThroughOptions()
@@ -84,12 +93,13 @@ const HELP = 'run-helper'
 
 /** `--workers` always, so that the command line of every supervisor reads alike; the rest where it is no default. */
 function superviseArguments(options: SuperviseOptions): string[] {
-  const { driver, socket, workers, mssfix, verbose } = options
+  const { driver, socket, workers, mssfix, swapWait, verbose } = options
   return [
     ...['--workers', String(workers)],
     ...(driver === 'auto' ? [] : ['--driver', driver]),
     ...(socket === DEFAULT_SOCKET ? [] : ['--socket', resolve(socket)]),
     ...(mssfix === MSSFIX_MAX ? [] : ['--mssfix', String(mssfix)]),
+    ...(swapWait === SWAP_WAIT_MS ? [] : ['--swap-wait', String(swapWait)]),
     ...(verbose ? ['--verbose'] : []),
   ]
 }
@@ -108,6 +118,7 @@ export function superviseCommand(environment: Environment): Command {
     .option('--driver <which>', '', 'auto')
     .option('--socket <path>', '', DEFAULT_SOCKET)
     .option('--mssfix <bytes>', '', mssfix, MSSFIX_MAX)
+    .option('--swap-wait <ms>', '', swapWait, SWAP_WAIT_MS)
     .option('--verbose')
     .action(async (pid: number, fd: number, options: SuperviseOptions) => {
       // The program decides when it ends: what ends its whole group or session must not come first.

@@ -78,6 +78,7 @@ describe('calls in the stream', () => {
     assert.deepEqual(readOption(bytes('01000000 e9030000')), ['add-membership', 1001])
     assert.deepEqual(readOption(bytes('00010000 92100000')), ['port-id', 4242])
     assert.deepEqual(readOption(bytes('01010000 d4050000')), ['mssfix', 1492])
+    assert.deepEqual(readOption(bytes('03010000 e8030000')), ['swap-wait-ms', 1000])
     assert.deepEqual(readOption(bytes('02010000 92100000')), ['process', 4242])
   })
 

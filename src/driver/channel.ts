@@ -10,7 +10,8 @@
  *     0x8 open      | protocol 4 |            first of all: 0 route, 16 generic; the port id is that of the answer
  *     0x9 option    | option 4 | value 4 |    SOL_NETLINK's numbers; 0x100: the port id that bind() asks for;
  *                                          0x101: the mssfix of peers that are added without;
- *                                          0x102: the process or thread that it is used for (server.ts, Origin)
+ *                                          0x102: the process or thread that it is used for (server.ts, Origin);
+ *                                          0x103: the swap-wait-ms of peers that are added without
  *
  * Each is answered by an ACK or an error, as if NLM_F_ACK were set. Datagram borders do not survive: a reader gets each
  * message as a datagram. A reader too slow for its notifications gets an NLMSG_OVERRUN message in place of those lost,
@@ -33,8 +34,8 @@ import { ApiError, errnoName } from '../uapi/errno.ts'
 export type Protocol = 'route' | 'generic'
 
 /**
- * The groups of memberships are numbers; `ext-ack` and `cap-ack` are 0 or 1; `port-id` is what bind() sets; `mssfix` is of
- * peers that are added without; `process` is whom the channel is used for, by its id.
+ * The groups of memberships are numbers; `ext-ack` and `cap-ack` are 0 or 1; `port-id` is what bind() sets; `mssfix` and
+ * `swap-wait-ms` are of peers that are added without; `process` is whom the channel is used for, by its id.
  */
 export type ChannelOption =
   | 'add-membership'
@@ -43,6 +44,7 @@ export type ChannelOption =
   | 'ext-ack'
   | 'port-id'
   | 'mssfix'
+  | 'swap-wait-ms'
   | 'process'
 
 export interface ChannelListener {
@@ -77,6 +79,7 @@ const OPTIONS: { readonly [O in ChannelOption]: number } = {
   'port-id': 0x100,
   mssfix: 0x101,
   process: 0x102,
+  'swap-wait-ms': 0x103,
 }
 /** Longest message: far beyond any of the API, and what a stalled connection may hold in memory. */
 const MAX_MESSAGE_BYTES = 1 << 20

@@ -7,6 +7,7 @@
  * of that as soon as there is room.
  */
 import { type Message, message, messages, NLM_F, NLMSG } from '../netlink/message.ts'
+import type { PeerNew } from '../uapi/types.ts'
 import type { Protocol } from './channel.ts'
 
 /** What may wait in a port: the receive buffer that OpenVPN gives its netlink socket. */
@@ -40,8 +41,8 @@ export class Port {
   portId: number
   extAck = false
   capAck = false
-  /** Of peers that are added without. */
-  mssfix: number | undefined
+  /** What peers have that are added without. */
+  readonly peerDefaults: Partial<Pick<PeerNew, 'mssfix' | 'swapWaitMs'>> = {}
   readonly groups = new Set<number>()
   readonly #options: PortOptions
   readonly #requests: PortRequest[] = []

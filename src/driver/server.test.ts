@@ -173,33 +173,41 @@ describe('a channel that is used for another process', () => {
   })
 })
 
-describe("a channel's mssfix", () => {
-  const peerNew = (name: DialectName, mssfix?: number) =>
-    dialects[name].encodeRequest({
-      command: 'peer-new',
-      args: { ifindex: 7, peer: { id: 3, socket: 6, ...(mssfix !== undefined && { mssfix }) } },
-    })
+describe("a channel's options for peers", () => {
+  const options = [
+    ['mssfix', 'mssfix', 65_535],
+    ['swap-wait-ms', 'swapWaitMs', 60_000],
+  ] as const
+  for (const [option, attribute, most] of options) {
+    for (const name of names) {
+      it(`${name}: ${option} is that of peers that are added without`, async () => {
+        const peerNew = (value?: number) =>
+          dialects[name].encodeRequest({
+            command: 'peer-new',
+            args: {
+              ifindex: 7,
+              peer: { id: 3, socket: 6, ...(value !== undefined && { [attribute]: value }) },
+            },
+          })
+        const { backend, generic } = start()
+        const { id } = await generic.family(name)
+        await generic.ask(id, NLM_F.ACK, peerNew())
+        await generic.channel.setOption(option, 1400)
+        await generic.ask(id, NLM_F.ACK, peerNew())
+        await generic.ask(id, NLM_F.ACK, peerNew(0))
+        const asked = backend.asked.map(({ request }) =>
+          request.command === 'peer-new' ? request.args.peer[attribute] : request.command,
+        )
+        assert.deepEqual(asked, [undefined, 1400, 0])
+      })
+    }
 
-  for (const name of names) {
-    it(`${name}: is that of peers that are added without`, async () => {
-      const { backend, generic } = start()
-      const { id } = await generic.family(name)
-      await generic.ask(id, NLM_F.ACK, peerNew(name))
-      await generic.channel.setOption('mssfix', 1400)
-      await generic.ask(id, NLM_F.ACK, peerNew(name))
-      await generic.ask(id, NLM_F.ACK, peerNew(name, 0))
-      const asked = backend.asked.map(({ request }) =>
-        request.command === 'peer-new' ? request.args.peer.mssfix : request.command,
-      )
-      assert.deepEqual(asked, [undefined, 1400, 0])
+    it(`${option} is ${most} at most`, async () => {
+      const { generic } = start()
+      await generic.channel.setOption(option, most)
+      await assert.rejects(generic.channel.setOption(option, most + 1), { errno: 'EINVAL' })
     })
   }
-
-  it('is 65535 at most', async () => {
-    const { generic } = start()
-    await generic.channel.setOption('mssfix', 65535)
-    await assert.rejects(generic.channel.setOption('mssfix', 65536), { errno: 'EINVAL' })
-  })
 })
 
 describe('a request', () => {

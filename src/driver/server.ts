@@ -26,7 +26,7 @@ import {
 import { RTM } from '../netlink/route.ts'
 import { type Dialect, dialects } from '../uapi/dialects/index.ts'
 import { ApiError, errnoNumber } from '../uapi/errno.ts'
-import { type Command, commands, MSSFIX_MAX } from '../uapi/spec.ts'
+import { type Command, commands, MSSFIX_MAX, SWAP_WAIT_MAX } from '../uapi/spec.ts'
 import type { DialectName, DriverEvent, Link, Reply, Request } from '../uapi/types.ts'
 import type { Channel, ChannelListener, ChannelOption, Protocol } from './channel.ts'
 import { Port, type PortRequest, type PortTransport } from './port.ts'
@@ -299,8 +299,8 @@ export class NetlinkServer {
     const decoded = await this.#decode(request, found.dialect, caller)
     if (request.dump) return this.#dump(request, client.port, found, caller, decoded)
     if (decoded instanceof ApiError) throw decoded
-    if (decoded.command === 'peer-new' && client.port.mssfix !== undefined) {
-      decoded.args.peer.mssfix ??= client.port.mssfix
+    if (decoded.command === 'peer-new') {
+      decoded.args.peer = { ...client.port.peerDefaults, ...decoded.args.peer }
     }
     const value = await this.#backend.request(decoded, caller, found.dialect.name)
     const command: Command = commands[decoded.command]
@@ -453,7 +453,11 @@ function setOption(port: Port, option: Exclude<ChannelOption, 'process'>, value:
       return
     case 'mssfix':
       if (value > MSSFIX_MAX) throw new ApiError('EINVAL', `mssfix of ${value} bytes`)
-      port.mssfix = value
+      port.peerDefaults.mssfix = value
+      return
+    case 'swap-wait-ms':
+      if (value > SWAP_WAIT_MAX) throw new ApiError('EINVAL', `swap-wait-ms of ${value} ms`)
+      port.peerDefaults.swapWaitMs = value
       return
     case 'add-membership':
     case 'drop-membership':

@@ -98,6 +98,8 @@ export const EPOCH_SECRET_BYTES = 32
 export const MSSFIX_MAX = 65_535
 /** Longest message inside the data channel that is handed on, in bytes. */
 export const INSIDE_MAX = 1024
+/** Longest wait after a `key-swap`, in milliseconds. */
+export const SWAP_WAIT_MAX = 60_000
 /** Longest device name, in bytes (IFNAMSIZ without the NUL). */
 export const NAME_MAX = 15
 /** Numbers from here up are ours: commands, top-level attributes, attributes of the kernel's own sets. */
@@ -214,6 +216,12 @@ export const peer = attributes({
     max: MSSFIX_MAX,
     extension: true,
     doc: 'Bytes of a packet outside, IP header included, that TCP inside is made to fit (MSS), if the path takes no less (UDP only); 0: TCP is left alone',
+  },
+  'swap-wait-ms': {
+    type: 'u32',
+    max: SWAP_WAIT_MAX,
+    extension: true,
+    doc: 'Milliseconds after `key-swap` for which packets are sent with the former key still, as long as the peer has not been heard with the new one and may not have it; 0: none are',
   },
   'last-rx-ms': {
     type: 'uint',
@@ -374,6 +382,7 @@ export const commands = {
         'keepalive-timeout',
         'tx-id',
         'mssfix',
+        'swap-wait-ms',
       ],
     },
   },
@@ -396,6 +405,7 @@ export const commands = {
         'keepalive-timeout',
         'tx-id',
         'mssfix',
+        'swap-wait-ms',
       ],
     },
   },
@@ -433,6 +443,7 @@ export const commands = {
         'local-ipv6',
         'transport',
         'mssfix',
+        'swap-wait-ms',
         'last-rx-ms',
         'last-tx-ms',
         'keys',

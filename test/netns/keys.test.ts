@@ -169,6 +169,27 @@ describe('slots, seen from the wire', { skip: withoutNamespaces }, () => {
     assert.equal(await answerTo(keys[1]!, keys), 5)
   })
 
+  it('after a swap sends with the former key until it hears the new one, for as long as it was told', async () => {
+    const [former, next] = [0, 1].map((keyId) => new HandKey(1, { keyId, seed: 20 + keyId }))
+    const keys = [former!, next!]
+    const renew = async (swapWaitMs: number) => {
+      await device.keyNew(1, { side: 0, slot: 'primary', keyId: 0, seed: 20 })
+      await device.keyNew(1, { side: 0, slot: 'secondary', keyId: 1, seed: 21 })
+      await device.client.peerSet(device.ifindex, { id: 1, swapWaitMs })
+      await device.client.keySwap(device.ifindex, 1)
+    }
+    await renew(60_000)
+    assert.equal((await device.peer(1)).swapWaitMs, 60_000)
+    assert.equal(await answerTo(former!, keys), 0)
+    assert.equal(await answerTo(former!, keys), 0)
+    await until('it sends with the new key', async () => (await answerTo(next!, keys)) === 1)
+    assert.equal(await answerTo(former!, keys), 1)
+    await renew(300)
+    await until('its time is over', async () => (await answerTo(former!, keys)) === 1)
+    await renew(0)
+    assert.equal(await answerTo(former!, keys), 1)
+  })
+
   it('a swap keeps the replay window; a new key has one of its own', async () => {
     const key = new HandKey(1, { keyId: 6, seed: 30 })
     const next = new HandKey(1, { keyId: 6, seed: 31 })

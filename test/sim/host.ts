@@ -80,7 +80,9 @@ export class Host {
         inside: () => undefined,
         keyExhausted: (peer, keyId) => events.keyExhausted?.(peer, keyId),
         keyAgeing: (peer, keyId) => events.keyAgeing?.(peer, keyId),
-        epochPulled: () => {}, // one engine both sends and receives
+        // One engine both sends and receives.
+        epochPulled: () => {},
+        keyHeard: () => {},
       },
     })
     this.#attach()

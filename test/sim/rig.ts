@@ -137,6 +137,7 @@ export class Rig {
         keyAgeing: (peer, keyId) => this.events.push(`ageing ${peer.id} key ${keyId}`),
         epochPulled: (peer, keyId, epoch) =>
           this.events.push(`pulled ${peer.id} key ${keyId} to epoch ${epoch}`),
+        keyHeard: (peer, keyId) => this.events.push(`heard ${peer.id} with key ${keyId}`),
       },
     })
   }

@@ -19,6 +19,7 @@ export class ClassicSlot implements KeySlot {
   readonly keyId: number
   readonly cipher: KeyCipher
   readonly installed: Millis
+  heard = false
   readonly overhead: number
   readonly #memory: PacketMemory
   readonly #nonce: number

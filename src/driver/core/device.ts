@@ -89,6 +89,7 @@ interface PeerRecord {
   keepaliveInterval: number
   keepaliveTimeout: number
   mssfix: number
+  swapWaitMs: number
   keys: { primary: KeyRecord | undefined; secondary: KeyRecord | undefined }
 }
 
@@ -183,8 +184,10 @@ export class Device {
         const limit = this.#outerLimit(peer.mssfix ?? record.mssfix, record.transport, to)
         change.outerLimit = limit
       }
+      if (peer.swapWaitMs !== undefined) change.swapWait = peer.swapWaitMs
       if (!(await this.#path.changePeer(record.handle, change))) throw noPeer(args.id)
       if (peer.mssfix !== undefined) record.mssfix = peer.mssfix
+      if (peer.swapWaitMs !== undefined) record.swapWaitMs = peer.swapWaitMs
       if (peer.txId !== undefined) record.txId = peer.txId
       if (change.keepalive !== undefined) {
         record.keepaliveInterval = change.keepalive.interval
@@ -392,7 +395,14 @@ export class Device {
   }
 
   async #add(args: PeerNew, transport: Transport): Promise<void> {
-    const { keepaliveInterval, keepaliveTimeout, vpnIpv4, vpnIpv6, mssfix = 0 } = args
+    const {
+      keepaliveInterval,
+      keepaliveTimeout,
+      vpnIpv4,
+      vpnIpv6,
+      mssfix = 0,
+      swapWaitMs = 0,
+    } = args
     const both = keepaliveInterval !== undefined && keepaliveTimeout !== undefined
     const record: PeerRecord = {
       handle: ++lastHandle,
@@ -404,6 +414,7 @@ export class Device {
       keepaliveInterval: both ? keepaliveInterval : 0,
       keepaliveTimeout: both ? keepaliveTimeout : 0,
       mssfix,
+      swapWaitMs,
       keys: { primary: undefined, secondary: undefined },
     }
     const config: PeerConfig = {
@@ -415,6 +426,7 @@ export class Device {
       keepaliveRule: this.kind === 'ovpn' ? 'together' : 'apart',
       keepaliveInterval: record.keepaliveInterval,
       keepaliveTimeout: record.keepaliveTimeout,
+      swapWait: swapWaitMs,
     }
     if (vpnIpv4 !== undefined) config.vpnIpv4 = vpnIpv4
     if (vpnIpv6 !== undefined) config.vpnIpv6 = vpnIpv6
@@ -602,6 +614,7 @@ function describe(record: PeerRecord, snapshot: PeerSnapshot, extended: boolean)
   if (extended) {
     reply.transport = transport.stream ? 'tcp' : 'udp'
     reply.mssfix = record.mssfix
+    reply.swapWaitMs = record.swapWaitMs
     if (snapshot.lastRxMs !== undefined) reply.lastRxMs = Math.round(snapshot.lastRxMs)
     if (snapshot.lastTxMs !== undefined) reply.lastTxMs = Math.round(snapshot.lastTxMs)
     reply.keys = snapshot.keys.map(describeKey)

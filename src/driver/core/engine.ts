@@ -17,7 +17,13 @@ import {
 } from './key-slot.ts'
 import type { PacketMemory } from './memory.ts'
 import { Outbox } from './outbox.ts'
-import { type EndpointConfig, Peer, type PeerConfig, type PeerHandle } from './peer.ts'
+import {
+  type EndpointConfig,
+  Peer,
+  type PeerConfig,
+  type PeerHandle,
+  type SlotName,
+} from './peer.ts'
 import { PeerTable, type RouteLookup } from './peer-table.ts'
 import { Receiver } from './receive.ts'
 import { Sender } from './send.ts'
@@ -54,9 +60,9 @@ export interface EngineSink {
   keyAgeing(peer: Peer, keyId: number): void
   /** This epoch is the least that packets to the peer may have; who sends to it has to know. */
   epochPulled(peer: Peer, keyId: number, epoch: number): void
+  /** The peer has this key: another worker, which sends to it, has to know. */
+  keyHeard(peer: Peer, keyId: number): void
 }
-
-export type SlotName = 'primary' | 'secondary'
 
 /** What may change of a peer; fields left out stay. */
 export interface PeerChange {
@@ -69,6 +75,8 @@ export interface PeerChange {
   vpnIpv6?: string | null
   keepalive?: { interval: number; timeout: number }
   outerLimit?: number
+  /** Milliseconds. */
+  swapWait?: number
 }
 
 /** State of a peer that traffic changes. Ages are milliseconds; undefined before the first packet. */
@@ -179,6 +187,7 @@ export class Engine {
           if (this.#listens) sink.inside(peer, message)
           return this.#listens
         },
+        keyHeard: (peer, keyId) => sink.keyHeard(peer, keyId),
         drop,
       },
     })
@@ -200,6 +209,7 @@ export class Engine {
     if (peer === undefined) return false
     if (change.txId !== undefined) peer.txId = change.txId
     if (change.outerLimit !== undefined) peer.outerLimit = change.outerLimit
+    if (change.swapWait !== undefined) peer.setSwapWait(change.swapWait)
     this.#table.readdress(peer, () => {
       if (change.remote !== undefined) peer.setEndpoints(change.remote, change.local)
       const { vpnIpv4, vpnIpv6 } = change
@@ -236,25 +246,17 @@ export class Engine {
       ageing: () => this.#sink.keyAgeing(peer, keyId),
       pulled: (epoch) => this.#sink.epochPulled(peer, keyId, epoch),
     })
-    peer[slot]?.close()
-    peer[slot] = key
+    peer.setKey(slot, key)
     this.#receiver.keyInstalled(peer, now)
     return true
   }
 
-  swapKeys(handle: PeerHandle): void {
-    const peer = this.#table.byHandle(handle)
-    if (peer === undefined) return
-    const { primary, secondary } = peer
-    peer.primary = secondary
-    peer.secondary = primary
+  swapKeys(handle: PeerHandle, now: Millis): void {
+    this.#table.byHandle(handle)?.swapKeys(now)
   }
 
   deleteKey(handle: PeerHandle, slot: SlotName): void {
-    const peer = this.#table.byHandle(handle)
-    if (peer === undefined) return
-    peer[slot]?.close()
-    peer[slot] = undefined
+    this.#table.byHandle(handle)?.setKey(slot, undefined)
   }
 
   /** Removes the key with this id from whichever slot holds it: another worker has used its packet ids up. */
@@ -269,6 +271,12 @@ export class Engine {
   /** Another worker receives from the peer, and this epoch is the least to send with. */
   pullEpoch(handle: PeerHandle, keyId: number, epoch: number): void {
     this.#table.byHandle(handle)?.slotFor(keyId)?.pull(epoch)
+  }
+
+  /** Another worker has heard the peer with this key. */
+  keyHeard(handle: PeerHandle, keyId: number): void {
+    const key = this.#table.byHandle(handle)?.slotFor(keyId)
+    if (key !== undefined) key.heard = true
   }
 
   peer(handle: PeerHandle): Peer | undefined {

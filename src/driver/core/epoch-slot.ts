@@ -46,6 +46,7 @@ export class EpochSlot implements KeySlot {
   readonly keyId: number
   readonly cipher: KeyCipher
   readonly installed: Millis
+  heard = false
   readonly overhead = EPOCH_OVERHEAD_BYTES
   readonly #provider: AeadProvider
   readonly #memory: PacketMemory

@@ -51,6 +51,8 @@ export interface KeySlot {
   readonly keyId: number
   readonly cipher: KeyCipher
   readonly installed: Millis
+  /** Whether a packet from the peer came with it: the peer has it, and may be sent to with it. */
+  heard: boolean
   /** Bytes a sealed packet has more than its plaintext. */
   readonly overhead: number
   /** Epoch last sent with; 0 for a key that has none. */

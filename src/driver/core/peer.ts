@@ -33,11 +33,15 @@ export interface PeerConfig {
   vpnIpv6?: string
   /** Bytes of a packet outside that TCP inside is to fit (mssfix.ts); 0 or nothing: TCP is left alone. */
   outerLimit?: number
+  /** How long `key-swap` may take (Peer.sealer), in milliseconds; 0 or nothing: no time. */
+  swapWait?: number
   keepaliveRule: KeepaliveRule
   /** Seconds. */
   keepaliveInterval: number
   keepaliveTimeout: number
 }
+
+export type SlotName = 'primary' | 'secondary'
 
 export interface EndpointConfig {
   address: string
@@ -70,6 +74,9 @@ export class Peer {
   outerLimit: number
   primary: KeySlot | undefined
   secondary: KeySlot | undefined
+  #swapWait = 0
+  /** Until then the key that was the primary, and is the secondary, may be sealed with. */
+  #formerUntil: Millis = 0
   readonly keepalive: Keepalive
   /** Any packet to and from the peer, control packets excluded; -Infinity before the first. */
   lastSent: Millis = -Infinity
@@ -97,6 +104,7 @@ export class Peer {
     this.sender = config.sender ?? 0
     this.receiver = config.receiver ?? 0
     this.outerLimit = config.outerLimit ?? 0
+    this.#swapWait = config.swapWait ?? 0
     this.setEndpoints(config.remote, config.local)
     this.keepalive = new Keepalive(config.keepaliveRule, now)
     this.keepalive.configure(config.keepaliveInterval, config.keepaliveTimeout, now)
@@ -132,6 +140,44 @@ export class Peer {
     return true
   }
 
+  /**
+   * The key to seal with: the primary. After a swap the former one, as long as the peer may be without the new one (it has
+   * not been heard with it), but not for longer than it was told to wait: the peer may be waiting as well.
+   */
+  sealer(now: Millis): KeySlot | undefined {
+    if (this.#formerUntil === 0) return this.primary
+    if (now < this.#formerUntil && this.primary?.heard === false) return this.secondary
+    this.#formerUntil = 0
+    return this.primary
+  }
+
+  /** Seals with the primary from now on. */
+  endSwap(): void {
+    this.#formerUntil = 0
+  }
+
+  /** Milliseconds. */
+  setSwapWait(wait: number): void {
+    this.#swapWait = wait
+    this.endSwap()
+  }
+
+  swapKeys(now: Millis): void {
+    const { primary: former, secondary: next } = this
+    this.primary = next
+    this.secondary = former
+    // Swapped back meanwhile, it seals on with what it sealed with.
+    const unsure = former !== undefined && next?.heard === false && now >= this.#formerUntil
+    this.#formerUntil = unsure ? now + this.#swapWait : 0
+  }
+
+  /** Puts a key into a slot, or nothing; forgets what is there. */
+  setKey(slot: SlotName, key: KeySlot | undefined): void {
+    this[slot]?.close()
+    this[slot] = key
+    this.endSwap()
+  }
+
   /** When it is to be woken (Timers). */
   deadline(): Millis {
     return this.keepalive.deadline()
@@ -149,9 +195,7 @@ export class Peer {
 
   /** Forgets both keys. */
   closeKeys(): void {
-    this.primary?.close()
-    this.secondary?.close()
-    this.primary = undefined
-    this.secondary = undefined
+    this.setKey('primary', undefined)
+    this.setKey('secondary', undefined)
   }
 }

@@ -27,6 +27,8 @@ export interface ReceiverSink {
   relocated(peer: Peer): void
   /** A message of OpenVPN's own came inside the data channel; false: nobody wants it. The memory is the engine's. */
   inside(peer: Peer, message: Uint8Array): boolean
+  /** The first authentic packet with this key came, and another worker sends to the peer. */
+  keyHeard(peer: Peer, keyId: number): void
   drop(verdict: Verdict, peer: Peer | undefined, count: number): void
 }
 
@@ -169,6 +171,10 @@ export class Receiver {
     }
     peer.lastReceived = now
     peer.keepalive.lastReceived = now
+    if (!slot.heard) {
+      slot.heard = true
+      if (peer.sender !== this.#worker) this.#sink.keyHeard(peer, slot.keyId)
+    }
     if (from !== undefined && to !== undefined && !peer.stream) this.#locate(peer, from, to)
     const version = ipVersion(this.#memory.view, at, plainLength)
     if (version === 0) {

@@ -256,7 +256,7 @@ describe('Sender: the end of the packet ids', () => {
     made.send(piece())
     made.send(piece())
     assert.equal(made.sent.length, 1)
-    made.engine.swapKeys(101)
+    made.engine.swapKeys(101, made.now)
     made.send(piece())
     assert.equal(made.sent.length, 2)
   })
@@ -359,7 +359,7 @@ describe('Keys leave memory when their slot does', () => {
   // A key is two ciphers, one a direction; peer 1 has two keys.
   const rows: [why: string, left: number, act: (made: Rig) => void][] = [
     ['all are there', 4, () => {}],
-    ['swapped', 4, (made) => made.engine.swapKeys(101)],
+    ['swapped', 4, (made) => made.engine.swapKeys(101, made.now)],
     ['deleted', 2, (made) => made.engine.deleteKey(101, 'secondary')],
     ['deleted twice', 2, (made) => [1, 2].map(() => made.engine.deleteKey(101, 'primary'))],
     ['replaced', 4, (made) => made.engine.installKey(101, 'primary', keyConfig(5), made.now)],

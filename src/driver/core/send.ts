@@ -72,7 +72,7 @@ export class Sender {
       return
     }
     let bytes = 0
-    const slot = peer.outerLimit !== 0 && this.#cutter.whole ? peer.primary : undefined
+    const slot = peer.outerLimit !== 0 && this.#cutter.whole ? peer.sealer(now) : undefined
     while (this.#cutter.next()) {
       if (slot !== undefined) {
         fitMss(this.#memory, this.#cutter.offset, this.#cutter.length, peer, slot.overhead)
@@ -124,7 +124,7 @@ export class Sender {
 
   /** Seals one packet into the outbox. */
   #seal(peer: Peer, plain: number, length: number, now: Millis): boolean {
-    const slot = peer.primary
+    const slot = peer.sealer(now)
     if (slot === undefined) {
       this.#sink.drop(Verdict.TxNoKey, peer, 1)
       return false
@@ -139,6 +139,10 @@ export class Sender {
     if (!outbox.hasRoom(bytes + prefix)) this.#sink.transmit()
     const written = slot.seal(plain, length, outbox.cursor + prefix, peer.txId)
     if (written <= 0) {
+      if (written === 0 && slot !== peer.primary) {
+        peer.endSwap()
+        return this.#seal(peer, plain, length, now)
+      }
       if (written === 0) this.#retire(peer, slot.keyId)
       this.#sink.drop(written === 0 ? Verdict.TxIvExhausted : Verdict.TxSealFailed, peer, 1)
       return false
@@ -154,8 +158,7 @@ export class Sender {
 
   /** Removes the worn out primary key (driver-behaviour, 2.2). */
   #retire(peer: Peer, keyId: number): void {
-    peer.primary?.close()
-    peer.primary = undefined
+    peer.setKey('primary', undefined)
     this.#sink.keyExhausted(peer, keyId)
   }
 }

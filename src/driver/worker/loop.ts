@@ -118,6 +118,7 @@ class Loop {
       keyAgeing: (peer, keyId) => this.#tell({ what: 'key-ageing', handle: peer.handle, keyId }),
       epochPulled: ({ handle }, keyId, epoch) =>
         this.#tell({ what: 'epoch-pulled', handle, keyId, epoch }),
+      keyHeard: ({ handle }, keyId) => this.#tell({ what: 'key-heard', handle, keyId }),
     }
     this.#engine = new Engine({
       memory,
@@ -232,7 +233,7 @@ class Loop {
       case 'install-key':
         return engine.installKey(command.handle, command.slot, command.config, this.#now)
       case 'swap-keys':
-        engine.swapKeys(command.handle)
+        engine.swapKeys(command.handle, this.#now)
         return undefined
       case 'delete-key':
         engine.deleteKey(command.handle, command.slot)
@@ -242,6 +243,9 @@ class Loop {
         return undefined
       case 'pull-epoch':
         engine.pullEpoch(command.handle, command.keyId, command.epoch)
+        return undefined
+      case 'hear-key':
+        engine.keyHeard(command.handle, command.keyId)
         return undefined
       case 'snapshot':
         return engine.snapshot(command.handle, this.#now)

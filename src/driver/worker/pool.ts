@@ -7,9 +7,9 @@
 import { steer } from '../../platform/steering.ts'
 import { addressWords } from '../core/address.ts'
 import type { DataPath } from '../core/device.ts'
-import type { EngineStats, PeerChange, PeerSnapshot, SlotName } from '../core/engine.ts'
+import type { EngineStats, PeerChange, PeerSnapshot } from '../core/engine.ts'
 import type { KeyConfig } from '../core/key-slot.ts'
-import type { PeerConfig, PeerHandle, TransportId } from '../core/peer.ts'
+import type { PeerConfig, PeerHandle, SlotName, TransportId } from '../core/peer.ts'
 import { WorkerHandle } from './handle.ts'
 import type { CloseWatch, Command, Happening, WorkerOptions } from './protocol.ts'
 
@@ -245,6 +245,9 @@ export class WorkerPool implements DataPath {
         tell({ op: 'pull-epoch', handle, keyId, epoch })
         return
       }
+      case 'key-heard':
+        tell({ op: 'hear-key', handle: happening.handle, keyId: happening.keyId })
+        return
     }
     this.#happened(happening)
   }

@@ -2,9 +2,9 @@
  * What the control thread and a worker say to each other. Descriptors are numbers of this process, so they pass as such;
  * who closes one is said where it is handed over.
  */
-import type { EngineStats, PeerChange, PeerSnapshot, SlotName } from '../core/engine.ts'
+import type { EngineStats, PeerChange, PeerSnapshot } from '../core/engine.ts'
 import type { KeyConfig } from '../core/key-slot.ts'
-import type { EndpointConfig, PeerConfig, PeerHandle, TransportId } from '../core/peer.ts'
+import type { EndpointConfig, PeerConfig, PeerHandle, SlotName, TransportId } from '../core/peer.ts'
 import type { InboxSockets } from './inbox.ts'
 
 /** What a worker is started with. */
@@ -51,6 +51,7 @@ export type Command =
   | { op: 'delete-key'; handle: PeerHandle; slot: SlotName }
   | { op: 'retire-key'; handle: PeerHandle; keyId: number }
   | { op: 'pull-epoch'; handle: PeerHandle; keyId: number; epoch: number }
+  | { op: 'hear-key'; handle: PeerHandle; keyId: number }
   | { op: 'snapshot'; handle: PeerHandle }
   | { op: 'snapshots' }
   | { op: 'stats' }
@@ -79,6 +80,7 @@ export interface Results {
   'delete-key': undefined
   'retire-key': undefined
   'pull-epoch': undefined
+  'hear-key': undefined
   snapshot: PeerSnapshot | undefined
   snapshots: PeerSnapshot[]
   stats: EngineStats & { provider: string }
@@ -115,6 +117,8 @@ export type Happening =
   | { what: 'key-ageing'; handle: PeerHandle; keyId: number }
   /** For the worker that sends, when another one receives. */
   | { what: 'epoch-pulled'; handle: PeerHandle; keyId: number; epoch: number }
+  /** For the same one. */
+  | { what: 'key-heard'; handle: PeerHandle; keyId: number }
   | { what: 'transport-error'; handle: PeerHandle }
   | { what: 'socket-closed'; transport: TransportId }
   | { what: 'control'; handle: PeerHandle; packet: Uint8Array }

@@ -58,6 +58,7 @@ const newPeer = {
   'vpn-ipv6': peer['vpn-ipv6'],
   'local-ip': localIp,
   mssfix: peer.mssfix,
+  'swap-wait-ms': peer['swap-wait-ms'],
 } as const satisfies Attributes
 
 const setPeer = {
@@ -65,6 +66,7 @@ const setPeer = {
   'keepalive-interval': seconds(peer['keepalive-interval'].doc),
   'keepalive-timeout': seconds(peer['keepalive-timeout'].doc),
   mssfix: peer.mssfix,
+  'swap-wait-ms': peer['swap-wait-ms'],
 } as const satisfies Attributes
 
 const newKey = {
@@ -103,6 +105,7 @@ const gotPeer = {
   'link-tx-packets': { ...peer['link-tx-packets'], type: 'u32' },
   transport: peer.transport,
   mssfix: peer.mssfix,
+  'swap-wait-ms': peer['swap-wait-ms'],
   keys: peer.keys,
   drops: peer.drops,
   'last-rx-ms': peer['last-rx-ms'],
@@ -142,12 +145,14 @@ const newPeerTable = table(newPeer, {
   'vpn-ipv6': 5,
   'local-ip': 6,
   mssfix: peerNumbers.mssfix,
+  'swap-wait-ms': peerNumbers['swap-wait-ms'],
 })
 const setPeerTable = table(setPeer, {
   id: 1,
   'keepalive-interval': 2,
   'keepalive-timeout': 3,
   mssfix: peerNumbers.mssfix,
+  'swap-wait-ms': peerNumbers['swap-wait-ms'],
 })
 const newKeyTable = table(
   newKey,
@@ -207,6 +212,7 @@ const gotPeerOrder = [
   'tx-id',
   'transport',
   'mssfix',
+  'swap-wait-ms',
   'last-rx-ms',
   'last-tx-ms',
   'keys',
@@ -300,7 +306,11 @@ export function dcoCommands(variant: DcoVariant): {
         number: 2,
         do: request(
           'set-peer',
-          select(setPeerTable, ['id'], ['keepalive-interval', 'keepalive-timeout', 'mssfix']),
+          select(
+            setPeerTable,
+            ['id'],
+            ['keepalive-interval', 'keepalive-timeout', 'mssfix', 'swap-wait-ms'],
+          ),
           {
             toWire: ({ ifindex, peer }) => ({ ifindex, setPeer: setPeerToWire(peer as PeerSet) }),
             fromWire: ({ ifindex, setPeer }) => ({
@@ -375,7 +385,14 @@ type DcoNest =
   | 'get-peer'
 type Convert = Required<Pick<Form, 'toWire' | 'fromWire'>>
 
-const newPeerOptional = ['sockaddr-remote', 'vpn-ipv4', 'vpn-ipv6', 'local-ip', 'mssfix']
+const newPeerOptional = [
+  'sockaddr-remote',
+  'vpn-ipv4',
+  'vpn-ipv6',
+  'local-ip',
+  'mssfix',
+  'swap-wait-ms',
+]
 const keysOptional = select(newKeyTable, [], names(newKeyTable), {
   'encrypt-dir': select(direction, [], names(direction)),
   'decrypt-dir': select(direction, [], names(direction)),
@@ -460,7 +477,7 @@ function refuse(values: object, keys: readonly string[], what: string): void {
 }
 
 function newPeerToWire(peer: PeerNew): Values {
-  const { id, socket, vpnIpv4, vpnIpv6, localIpv4, localIpv6, txId, mssfix } = peer
+  const { id, socket, vpnIpv4, vpnIpv6, localIpv4, localIpv6, txId, mssfix, swapWaitMs } = peer
   refuse(peer, ['keepaliveInterval', 'keepaliveTimeout'], 'peer-new')
   if (txId !== undefined && txId !== id) refuse(peer, ['txId'], 'peer-new')
   const local = localIpv4 ?? localIpv6
@@ -472,14 +489,15 @@ function newPeerToWire(peer: PeerNew): Values {
     vpnIpv6,
     localIp: local === undefined ? undefined : addressBytes(local, localIpv4 !== undefined),
     mssfix,
+    swapWaitMs,
   }
 }
 
 function newPeerFromWire(wire: Values): PeerNew {
-  const { id, socket, vpnIpv4, vpnIpv6, mssfix } = wire as unknown as PeerNew
+  const { id, socket, vpnIpv4, vpnIpv6, mssfix, swapWaitMs } = wire as unknown as PeerNew
   // No packet can carry a longer id; the kernel's driver would take it and never hear the peer.
   if (id > PEER_ID_MAX) throw new ApiError('ERANGE', 'integer out of range', 'new-peer.id')
-  const peer: PeerNew = { id, socket, ...(mssfix !== undefined && { mssfix }) }
+  const peer: PeerNew = { id, socket, ...ours({ mssfix, swapWaitMs }) }
   if (vpnIpv4 !== undefined) peer.vpnIpv4 = vpnIpv4
   if (vpnIpv6 !== undefined) peer.vpnIpv6 = vpnIpv6
   if (wire.sockaddrRemote === undefined) return peer
@@ -501,16 +519,25 @@ function newPeerFromWire(wire: Values): PeerNew {
   return peer
 }
 
+/** Those attributes of a peer's that every dialect has from us, as far as they are there. */
+function ours({ mssfix, swapWaitMs }: { [K in keyof Ours]: Ours[K] | undefined }): Partial<Ours> {
+  return {
+    ...(mssfix !== undefined && { mssfix }),
+    ...(swapWaitMs !== undefined && { swapWaitMs }),
+  }
+}
+type Ours = Required<Pick<PeerSet, 'mssfix' | 'swapWaitMs'>>
+
 function setPeerToWire(peer: PeerSet): Values {
-  const { id, keepaliveInterval, keepaliveTimeout, mssfix, ...others } = peer
+  const { id, keepaliveInterval, keepaliveTimeout, mssfix, swapWaitMs, ...others } = peer
   refuse(others, Object.keys(others), 'peer-set')
-  return { id, keepaliveInterval, keepaliveTimeout, mssfix }
+  return { id, keepaliveInterval, keepaliveTimeout, mssfix, swapWaitMs }
 }
 
 /** One keepalive value without the other has no effect, and is no error (netlink-api 3.2). */
 function setPeerFromWire(wire: Values): PeerSet {
-  const { id, keepaliveInterval, keepaliveTimeout, mssfix } = wire as unknown as PeerSet
-  const peer: PeerSet = { id, ...(mssfix !== undefined && { mssfix }) }
+  const { id, keepaliveInterval, keepaliveTimeout, mssfix, swapWaitMs } = wire as unknown as PeerSet
+  const peer: PeerSet = { id, ...ours({ mssfix, swapWaitMs }) }
   if (keepaliveInterval === undefined || keepaliveTimeout === undefined) return peer
   return { ...peer, keepaliveInterval, keepaliveTimeout }
 }

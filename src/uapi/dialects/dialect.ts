@@ -79,6 +79,7 @@ export const peerNumbers = {
   'last-rx-ms': 67,
   'last-tx-ms': 68,
   mssfix: 74,
+  'swap-wait-ms': 75,
 } as const
 
 const drops = table(drop, { reason: 1, count: 2 })

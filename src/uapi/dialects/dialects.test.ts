@@ -79,6 +79,14 @@ const requests: [why: string, request: Request, only?: DialectName[]][] = [
     { command: 'peer-new', args: { ifindex: 7, peer: { id: 3, socket: 6, mssfix: 1492 } } },
   ],
   [
+    'a peer that may be late with a key',
+    { command: 'peer-new', args: { ifindex: 7, peer: { id: 3, socket: 6, swapWaitMs: 1000 } } },
+  ],
+  [
+    'a peer that may not be late any more',
+    { command: 'peer-set', args: { ifindex: 7, peer: { id: 3, swapWaitMs: 0 } } },
+  ],
+  [
     'TCP that is left alone from now on',
     { command: 'peer-set', args: { ifindex: 7, peer: { id: 3, mssfix: 0 } } },
   ],

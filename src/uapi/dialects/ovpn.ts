@@ -163,6 +163,7 @@ const peerOrder = [
   'link-tx-packets',
   'transport',
   'mssfix',
+  'swap-wait-ms',
   'last-rx-ms',
   'last-tx-ms',
   'keys',
