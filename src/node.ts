@@ -1,15 +1,15 @@
 /** What a program gets from the package `ovpn` in Node: the client of the driver. The rest needs Bun, and says so. */
 export * from './driver-client.ts'
 
-const NEEDS_BUN =
-  "needs Bun, which can call the system's libraries: run the program with 'npx bun FILE'"
-
 export function createServer(): Promise<never> {
-  return Promise.reject(new Error(`createServer ${NEEDS_BUN}`))
+  return Promise.reject(needsBun('createServer', ''))
 }
 
 export function connect(): Promise<never> {
-  return Promise.reject(
-    new Error(`connect ${NEEDS_BUN}; for the driver's client, use connectDriver`),
-  )
+  return Promise.reject(needsBun('connect', "; for the driver's client, use connectDriver"))
+}
+
+function needsBun(what: string, instead: string): Error {
+  const message = `${what} needs Bun, which can call the system's libraries: run the program with 'npx bun FILE'${instead}`
+  return Object.assign(new Error(message), { code: 'NEEDS_BUN' })
 }

@@ -50,7 +50,7 @@ export function checkCommand(environment: Environment): Command {
       environment.print(
         options.json ? toJson(jsonOf(checked)) : formatChecked(checked, options.brief ?? false),
       )
-      if (!checked.usable) throw new CliError(`${file} cannot be used as it is`)
+      if (!checked.usable) throw new CliError(`${file} cannot be used as it is${where(checked)}`)
     })
   return withExamples(
     withJson(check),
@@ -58,6 +58,14 @@ export function checkCommand(environment: Environment): Command {
     'ovpn check --brief provider.ovpn',
     'ovpn check --as ccd /etc/openvpn/ccd/alice',
   )
+}
+
+/** ': see line 3 and 7', as far as what is wrong stands somewhere. */
+function where({ lines }: Checked): string {
+  const wrong = lines.filter(({ verdict }) => verdict === 'wrong')
+  const numbers = [...new Set(wrong.flatMap(({ place }) => place.line ?? []))]
+  if (numbers.length === 0) return ''
+  return `: see ${numbers.length === 1 ? 'line' : 'lines'} ${numbers.join(', ')}`
 }
 
 function jsonOf({ kind, usable, lines }: Checked) {

@@ -101,6 +101,11 @@ export class ApiError extends Error {
     this.ifindex = detail.ifindex
   }
 
+  /** The same as `errno`, as errors of Node and of this library have it. */
+  get code(): Errno {
+    return this.errno
+  }
+
   /** The same, as the handler of a request about `ifindex` finds it. */
   about(ifindex: number): ApiError {
     const { missType, missNest, offset } = this

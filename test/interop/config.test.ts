@@ -125,7 +125,7 @@ describe('ovpn check', () => {
     assert.equal(status, 1)
     assert.match(stdout, /bad\.conf:10: prot udp\n {4}WRONG: there is no directive 'prot'/)
     assert.match(stdout, /bad\.conf:11: plugin x\.so\n {4}WRONG: .*script/)
-    assert.match(stderr, /bad\.conf cannot be used as it is/)
+    assert.match(stderr, /bad\.conf cannot be used as it is: see lines? \d/)
   })
 
   it('prints JSON', async () => {

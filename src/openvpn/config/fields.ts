@@ -59,6 +59,22 @@ export class Fields {
     return resolvePath(setting.folder, file ?? directory ?? '')
   }
 
+  /** The same, of a folder that has to be there. */
+  folder(name: PathDirective): string | undefined {
+    const path = this.path(name)
+    if (path === undefined) return undefined
+    try {
+      this.files.read(path)
+    } catch (error) {
+      const { code } = error as { code?: unknown }
+      if (code === 'ENOENT' || code === 'ENOTDIR') {
+        const message = `${name}: there is no folder '${path}'`
+        this.settings.problem('file', this.place(name), message)
+      }
+    }
+    return path
+  }
+
   /** A command, where scripts may be run. */
   command(name: CommandDirective): string | undefined {
     const setting = this.settings.last(name)

@@ -5,7 +5,7 @@ export function textFiles(texts: { readonly [path: string]: string }): Files {
   return {
     read(path) {
       const text = Object.hasOwn(texts, path) ? texts[path] : undefined
-      if (text === undefined) throw new Error('there is no such file')
+      if (text === undefined) throw Object.assign(new Error(`no ${path}`), { code: 'ENOENT' })
       return new TextEncoder().encode(text)
     },
   }

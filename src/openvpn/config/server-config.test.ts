@@ -290,6 +290,11 @@ describe("a server's configuration", () => {
     ],
     [`${BASE}verify-client-cert none`, /need a password/, 'anybody could come'],
     [`${BASE}username-as-common-name`, /needs passwords/, 'names without passwords'],
+    [
+      `${BASE}client-config-dir nowhere`,
+      /there is no folder '.*nowhere'/,
+      'a folder that is not there',
+    ],
     [`${BASE}ccd-exclusive`, /needs 'client-config-dir'/, 'files of nobody'],
     [`${BASE}auth-gen-token 0 60`, /after 120 seconds/, 'renewed while it is sent'],
     [`${BASE}auth-gen-token-secret token.key`, /needs 'auth-gen-token'/, 'a key for nothing'],

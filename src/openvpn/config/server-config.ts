@@ -173,7 +173,7 @@ export function serverConfig(settings: Settings, files: Files, decides = false):
     routesIpv6: network.routesIpv6,
     routeMetric: network.routeMetric,
     push: [...readPush(settings), ...helperPush],
-    clientConfigDir: fields.path('client-config-dir'),
+    clientConfigDir: fields.folder('client-config-dir'),
     ccdExclusive: settings.has('ccd-exclusive'),
     clientToClient: settings.has('client-to-client'),
     duplicateCn: settings.has('duplicate-cn'),
