@@ -21,7 +21,7 @@ type Series = '2.4' | '2.5' | '2.6' | '2.7'
 export type Maker = 'ours' | Series | `${Series} offloaded`
 export type Outside = 'udp' | 'tcp' | 'udp6' | 'tcp6'
 
-const BUN = fileURLToPath(new URL('../../node_modules/.bin/bun', import.meta.url))
+export const BUN = fileURLToPath(new URL('../../node_modules/.bin/bun', import.meta.url))
 const RELAY = fileURLToPath(new URL('./relay.ts', import.meta.url))
 const PORT = 1194
 const SERVER_AUTH = '1.3.6.1.5.5.7.3.1'
