@@ -1,4 +1,5 @@
 /** Two hundred plain clients that come to one offloaded server at the same moment. */
+// npm test: ordinary user
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'

@@ -2,6 +2,7 @@
  * `ovpn run` with a driver that runs already (`ovpn driver`), which also tells what became of every packet: what is lost while
  * keys are renewed under load, and whether TCP inside fits the path.
  */
+// npm test: ordinary user
 import assert from 'node:assert/strict'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'

@@ -1,4 +1,5 @@
 /** Many clients of OpenVPN 2.6 under `ovpn run`. */
+// npm test: ordinary user
 import { testClientsOf } from './many.ts'
 
 testClientsOf('2.6')

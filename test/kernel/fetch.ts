@@ -203,7 +203,8 @@ async function takeTurn(path: string): Promise<AsyncDisposable> {
       await writeFile(path, `${process.pid}`, { flag: 'wx' })
       return { [Symbol.asyncDispose]: () => rm(path) }
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+      const { code, message } = error as NodeJS.ErrnoException
+      if (code !== 'EEXIST') throw new Unavailable(`cannot keep it: ${message}`, { cause: error })
     }
     const holder = Number(await readFile(path, 'utf8').catch(() => ''))
     if (holder !== 0 && !(await exists(`/proc/${holder}`))) await rm(path, { force: true })

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { withoutNamespaces } from '../namespace.ts'
+import { USER, withoutOrdinaryUser } from '../ordinary-user.ts'
 import { type JobResult, runJob } from './job.ts'
 
 const head = "import { after, before, describe, it } from 'node:test'\n"
@@ -133,6 +134,36 @@ describe('what a file leaves behind', () => {
       const { output } = await runJob({ ...job, runtime: 'bun' })
       const name = /ovjob\d+-0/.exec(output)![0]
       assert.ok(!existsSync(`/run/netns/${name}`))
+    } finally {
+      rmSync(folder, { recursive: true })
+    }
+  })
+})
+
+describe('a file that an ordinary user runs', { skip: withoutNamespaces }, () => {
+  it('is that of nobody who matters outside, and is told of as others are', async (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'ovpn-job-'))
+    try {
+      const why = await withoutOrdinaryUser(folder)
+      if (why !== false) return t.skip(why)
+      const file = join(folder, 'one.test.ts')
+      const source = `${head}import { readFileSync } from 'node:fs'
+        it('who', () => { console.log('map', readFileSync('/proc/self/uid_map', 'utf8')) })
+        it('skipped', { skip: 'a reason' }, () => {})
+        it('fails', () => { throw new Error('no') })`
+      writeFileSync(file, source)
+      const job = { name: file, file, command: process.execPath, args: [file], load: 1 }
+      const how = { limitSeconds: 60, runtime: 'bun', ordinaryUser: true } as const
+      const { output, results } = await runJob({ ...job, ...how })
+      assert.match(output, new RegExp(`map +0 +${USER} +1\n`))
+      assert.deepEqual(
+        results.map(({ outcome, reason }) => [outcome, reason]),
+        [
+          ['passed', undefined],
+          ['skipped', 'a reason'],
+          ['failed', undefined],
+        ],
+      )
     } finally {
       rmSync(folder, { recursive: true })
     }

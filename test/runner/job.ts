@@ -3,6 +3,7 @@ import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { removeNetnsOf } from '../namespace.ts'
+import { asOrdinaryUser, withoutOrdinaryUser } from '../ordinary-user.ts'
 import { parseJunit, type TestResult } from './junit.ts'
 import type { SkipNote } from './skips.ts'
 
@@ -17,6 +18,8 @@ export interface Job {
   runtime?: 'bun' | 'node'
   /** Beside this process's own. */
   environment?: Record<string, string>
+  /** Whether an ordinary user runs it, in namespaces of theirs. */
+  ordinaryUser?: boolean
   /** How many of the machine's processors it keeps busy; see pool.ts. */
   load: number
 }
@@ -43,12 +46,15 @@ export function killJobs(): void {
 export async function runJob(job: Job): Promise<JobResult> {
   const folder = mkdtempSync(join(tmpdir(), 'ovpn-test-'))
   try {
+    const why = job.ordinaryUser ? await withoutOrdinaryUser(folder) : false
+    if (why !== false) return skippedJob(job, why)
     const report = join(folder, 'report.xml')
     const skips = join(folder, 'skips')
     const printed = join(folder, 'output')
     const started = performance.now()
-    const args = [...reportArgs(job, report), ...job.args]
-    const { end, cpuSeconds } = await runProcess(job, args, printed, skips)
+    const plain = [job.command, ...reportArgs(job, report), ...job.args]
+    const command = job.ordinaryUser ? asOrdinaryUser(plain, folder) : plain
+    const { end, cpuSeconds } = await runProcess(job, command, printed, skips)
     const seconds = (performance.now() - started) / 1000
     const results =
       job.file === undefined ? checkResult(job, end) : fileResults(job, end, report, skips)
@@ -56,6 +62,11 @@ export async function runJob(job: Job): Promise<JobResult> {
   } finally {
     rmSync(folder, { recursive: true, force: true })
   }
+}
+
+function skippedJob(job: Job, reason: string): JobResult {
+  const results: TestResult[] = [{ name: '(the file)', outcome: 'skipped', reason }]
+  return { job, seconds: 0, cpuSeconds: 0, results, output: '' }
 }
 
 function reportArgs({ runtime }: Job, report: string): string[] {
@@ -81,7 +92,7 @@ interface ProcessEnd {
 
 async function runProcess(
   job: Job,
-  args: string[],
+  command: string[],
   printed: string,
   skips: string,
 ): Promise<ProcessEnd> {
@@ -89,7 +100,7 @@ async function runProcess(
   let child: Bun.Subprocess
   try {
     // In a process group of its own, so that what a hung test has started ends with it.
-    child = Bun.spawn([job.command, ...args], {
+    child = Bun.spawn(command, {
       stdio: ['ignore', output, output],
       detached: true,
       env: { ...process.env, ...job.environment, OVPN_TEST_SKIPS: skips },

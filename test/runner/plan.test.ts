@@ -33,6 +33,7 @@ describe('what a file says of itself', () => {
   const rows: [said: string, change: Partial<typeof plain>][] = [
     ['early', { early: true }],
     ['other drivers', { otherDrivers: true }],
+    ['ordinary user', { ordinaryUser: true }],
     ['load 1.5', { load: 1.5 }],
     ['alone: it measures the machine', { load: Number.POSITIVE_INFINITY }],
     ['700 s, 90 s a test', { limitSeconds: 700, testSeconds: 90 }],
@@ -88,6 +89,11 @@ describe('a plan', () => {
       ...(['test/netns/x.test.ts', '// npm test: other drivers'] as const),
       ['x.test.ts', ...OTHER_DRIVERS.map((driver) => `(${driver})`)],
       'every kind of driver',
+    ],
+    [
+      ...(['test/interop/x.test.ts', '// npm test: ordinary user'] as const),
+      ['x.test.ts', 'user)'],
+      'root, and nobody of note',
     ],
   ]
   for (const [file, text, names, why] of runs) {

@@ -18,6 +18,7 @@ interface Traits {
   testSeconds: number
   early: boolean
   otherDrivers: boolean
+  ordinaryUser: boolean
 }
 
 /** The first row that fits counts. */
@@ -66,7 +67,7 @@ export function traitsOf(file: string, text: string): Traits {
   const [, load, limitSeconds, testSeconds] = FOLDERS.find(([prefix]) => file.startsWith(prefix))!
   const traits: Traits = {
     ...{ load, limitSeconds, testSeconds },
-    ...{ early: false, otherDrivers: false },
+    ...{ early: false, otherDrivers: false, ordinaryUser: false },
     ...(BOOTS_GUEST.test(text) && GUEST),
   }
   for (const [, said] of text.matchAll(/^\/\/ npm test: (.*)$/gm)) {
@@ -80,6 +81,7 @@ function declare(traits: Traits, said: string): boolean {
   const limits = /^(\d+) s, (\d+) s a test$/.exec(said)
   if (said === 'early') traits.early = true
   else if (said === 'other drivers') traits.otherDrivers = true
+  else if (said === 'ordinary user') traits.ordinaryUser = true
   else if (/^alone: .+/.test(said)) traits.load = Number.POSITIVE_INFINITY
   else if (load !== null) traits.load = Number(load[1])
   else if (limits !== null) {
@@ -96,7 +98,7 @@ function isPure(file: string): boolean {
 }
 
 function jobsOf(file: string, traits: Traits): Job[] {
-  const { load, limitSeconds, testSeconds, otherDrivers } = traits
+  const { load, limitSeconds, testSeconds, otherDrivers, ordinaryUser } = traits
   const shared = { file, load, limitSeconds }
   const bun: Job = {
     ...shared,
@@ -121,5 +123,6 @@ function jobsOf(file: string, traits: Traits): Job[] {
       jobs.push({ ...bun, name: `${file} (${driver})`, environment })
     }
   }
+  if (ordinaryUser) jobs.push({ ...bun, name: `${file} (ordinary user)`, ordinaryUser })
   return jobs
 }
