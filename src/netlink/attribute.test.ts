@@ -6,15 +6,12 @@ import {
   attributes,
   NetlinkError,
   nested,
-  readBe16,
-  readBe32,
   readS32,
   readString,
   readU8,
   readU16,
   readU32,
   readU64,
-  readUint,
   Writer,
 } from './attribute.ts'
 
@@ -146,10 +143,6 @@ describe('readers', () => {
     ['ffffffff', readU32, 0xffffffff, 'u32 is unsigned'],
     ['ffffffff', readS32, -1, 's32 is not'],
     ['04000000 01000000', readU64, 2 ** 32 + 4, 'u64'],
-    ['04aa', readBe16, 1194, 'be16'],
-    ['c000020a', readBe32, 0xc000020a, 'be32'],
-    ['05000000', readUint, 5, 'uint of four'],
-    ['05000000 00000000', readUint, 5, 'uint of eight'],
     ['6f766e00 ff', readString, 'ovn', 'a string up to its NUL'],
     ['6f766e', readString, 'ovn', 'a string without one'],
   ]
@@ -160,7 +153,6 @@ describe('readers', () => {
     it(`${why}: no other length`, () => {
       for (const length of [0, 1, 2, 3, 4, 5, 7, 8, 9, 16]) {
         if (length === attribute.payload.length) continue
-        if (read === readUint && (length === 4 || length === 8)) continue
         const wrong = { ...attribute, payload: new Uint8Array(length) }
         assert.throws(() => read(wrong as never), /at offset 8/)
       }

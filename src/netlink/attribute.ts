@@ -92,18 +92,11 @@ export const readU8 = (attribute: Attribute): number => view(attribute, 1).getUi
 export const readU16 = (attribute: Attribute): number => view(attribute, 2).getUint16(0, true)
 export const readU32 = (attribute: Attribute): number => view(attribute, 4).getUint32(0, true)
 export const readS32 = (attribute: Attribute): number => view(attribute, 4).getInt32(0, true)
-export const readBe16 = (attribute: Attribute): number => view(attribute, 2).getUint16(0)
-export const readBe32 = (attribute: Attribute): number => view(attribute, 4).getUint32(0)
 
 /** As a double: exact up to 2^53. */
 export function readU64(attribute: Attribute): number {
   const bytes = view(attribute, 8)
   return bytes.getUint32(4, true) * 2 ** 32 + bytes.getUint32(0, true)
-}
-
-/** An integer that its writer made 4 or 8 bytes long (`uint` in the kernel's specifications). */
-export function readUint(attribute: Attribute): number {
-  return attribute.payload.length === 4 ? readU32(attribute) : readU64(attribute)
 }
 
 const decoder = new TextDecoder()

@@ -8,11 +8,9 @@ import {
   AF,
   decodeAddress,
   decodeLink,
-  decodeNsid,
   decodeRoute,
   encodeAddress,
   encodeLink,
-  encodeNsid,
   encodeRoute,
   formatAddress,
   IFF,
@@ -173,14 +171,6 @@ describe('routes', () => {
   })
 })
 
-describe('namespace ids', () => {
-  it('asks as the kernel understands it, and reads "none" (Linux 6.18)', () => {
-    assert.equal(hex(encodeNsid({ pid: 1 })), '000000000800020001000000')
-    assert.deepEqual(decodeNsid(bytes('00000000 08000100 ffffffff')), { nsid: -1 })
-    assert.deepEqual(decodeNsid(encodeNsid({ nsid: -1, fd: 5 })), { nsid: -1, fd: 5 })
-  })
-})
-
 describe('text of addresses', () => {
   const rows: [text: string, data: string, written: string, why: string][] = [
     ['10.8.0.2', '0a080002', '10.8.0.2', 'IPv4'],
@@ -214,7 +204,6 @@ describe('hostile input', () => {
       decodeRoute,
       encodeRoute({ family: 2, destination: ip('10.8.0.0'), prefix: 24, gateway: ip('fe80::1') }),
     ],
-    ['nsid', decodeNsid, encodeNsid({ nsid: 1, fd: 2 })],
   ]
   for (const [name, decode, sample] of decoders) {
     it(`${name}: truncated, changed or random, it is read or a NetlinkError`, () => {

@@ -72,12 +72,10 @@ const RTA = {
   TABLE: 15,
   VIA: 18,
 } as const
-const NETNSA = { NSID: 1, PID: 2, FD: 3 } as const
 
 const IFINFOMSG_BYTES = 16
 const IFADDRMSG_BYTES = 8
 const RTMSG_BYTES = 12
-const RTGENMSG_BYTES = 4
 /** struct rtnl_link_stats64; older kernels lack some of its end. */
 const STATS64_BYTES = 200
 
@@ -117,7 +115,7 @@ export interface LinkMessage {
   readonly peer?: LinkMessage
   /** Descriptor of the network namespace that the link is made in or moved to. */
   readonly netnsFd?: number
-  /** Namespace id (see NsidMessage) of the link's other end, or of the link in a notification. */
+  /** Namespace id of the link's other end, or of the link in a notification. */
   readonly linkNetnsId?: number
   readonly carrier?: boolean
   readonly counters?: LinkCounters
@@ -160,14 +158,6 @@ export interface RouteMessage {
   /** 1 (unicast) where absent. */
   readonly type?: number
   readonly flags?: number
-}
-
-/** NEWNSID, GETNSID: the number by which one namespace knows another. */
-export interface NsidMessage {
-  /** -1: none yet; in NEWNSID, one is chosen. */
-  readonly nsid?: number
-  readonly pid?: number
-  readonly fd?: number
 }
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] }
@@ -394,26 +384,6 @@ export function decodeRoute(payload: Uint8Array): RouteMessage {
     else if (type === RTA.TABLE) route.table = readU32(attribute)
   }
   return route
-}
-
-export function encodeNsid({ nsid, pid, fd }: NsidMessage): Uint8Array {
-  const writer = new Writer(new Uint8Array(RTGENMSG_BYTES))
-  if (nsid !== undefined) writer.u32(NETNSA.NSID, nsid)
-  if (pid !== undefined) writer.u32(NETNSA.PID, pid)
-  if (fd !== undefined) writer.u32(NETNSA.FD, fd)
-  return writer.finish()
-}
-
-/** Throws a NetlinkError on a message that is malformed. */
-export function decodeNsid(payload: Uint8Array): NsidMessage {
-  fixedPart(payload, RTGENMSG_BYTES)
-  const message: Mutable<NsidMessage> = {}
-  for (const attribute of attributes(payload, RTGENMSG_BYTES, NLMSG_HDRLEN)) {
-    if (attribute.type === NETNSA.NSID) message.nsid = readS32(attribute)
-    else if (attribute.type === NETNSA.PID) message.pid = readU32(attribute)
-    else if (attribute.type === NETNSA.FD) message.fd = readU32(attribute)
-  }
-  return message
 }
 
 function readAddress({ payload, type, offset }: Attribute): Uint8Array {

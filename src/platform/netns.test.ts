@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { readlinkSync, statSync } from 'node:fs'
 import { describe, it } from 'node:test'
 import { openTestNetns, withoutNamespaces } from '../../test/namespace.ts'
-import { faulty } from './fault.ts'
+import { faulty } from './fault.test-data.ts'
 import { E } from './layout.ts'
 import { openLibc } from './libc.ts'
 import {
@@ -127,7 +127,7 @@ describe('a visit to a namespace', { skip: withoutNamespaces }, () => {
     using netns = openTestNetns('platform')
     const module = (name: string) => JSON.stringify(new URL(name, import.meta.url).pathname)
     const source = `
-      import { faulty } from ${module('./fault.ts')}
+      import { faulty } from ${module('./fault.test-data.ts')}
       import { openLibc } from ${module('./libc.ts')}
       import { inNetns, openNetnsNamed } from ${module('./netns.ts')}
       const { syscalls } = faulty(openLibc(), [{ call: 'setns', skip: 1, result: -1 }])

@@ -1,6 +1,6 @@
 /**
  * Syscalls: everything the rest of the project asks of the operating system, as an interface.
- * It owns the conventions (below) and nothing else: `libc.ts` binds it, `fault.ts` makes it fail.
+ * It owns the conventions (below) and nothing else: `libc.ts` binds it, `fault.test-data.ts` makes it fail.
  *
  * Every call returns what the kernel returns: a number ≥ 0, or `-errno`. Nothing throws. Memory is
  * named by its address, a plain number; descriptors are plain numbers too. Argument order and

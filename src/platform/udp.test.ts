@@ -5,7 +5,7 @@ import { describe, it } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { openDescriptors } from '../../test/descriptors.ts'
 import { openTestNetns, type TestNetns, withoutNamespaces } from '../../test/namespace.ts'
-import { faulty } from './fault.ts'
+import { faulty } from './fault.test-data.ts'
 import {
   E,
   F_DUPFD_CLOEXEC,

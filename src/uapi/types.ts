@@ -8,7 +8,6 @@ import type {
   commands,
   delReason,
   Infer,
-  keydir,
   keyFormat,
   keySlot,
   linkKind,
@@ -31,7 +30,6 @@ export type Transport = (typeof transport)[number]
 /** Names of the generic-netlink families. */
 export type DialectName = 'ovpn-dco' | 'ovpn-dco-v2' | 'ovpn'
 
-export type KeyDir = Infer<typeof keydir>
 export type PeerKey = Infer<typeof peerKey>
 
 /** One object instead of an intersection, as editors and errors show it. */

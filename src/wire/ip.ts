@@ -21,8 +21,7 @@ const IPV4_FRAGMENT = 6
 const IPV4_PROTOCOL = 9
 const IPV6_PAYLOAD_LENGTH = 4
 const IPV6_NEXT_HEADER = 6
-/** Of IPV4_FRAGMENT: the flag "more follow", and where in the whole this one lies. */
-const MORE_FRAGMENTS = 0x2000
+/** Of IPV4_FRAGMENT: where in the whole this one lies. */
 const FRAGMENT_OFFSET = 0x1fff
 
 const TCP_HEADER_BYTES = 20
@@ -63,12 +62,6 @@ export function ipTotalLength(view: DataView, offset: number): number {
 export function ipProtocol(view: DataView, offset: number): number {
   const at = view.getUint8(offset) >> 4 === 4 ? IPV4_PROTOCOL : IPV6_NEXT_HEADER
   return view.getUint8(offset + at)
-}
-
-/** Whether the packet is a part of one, the first included. The packet must have passed `ipVersion`. */
-export function isFragment(view: DataView, offset: number): boolean {
-  if (view.getUint8(offset) >> 4 !== 4) return ipProtocol(view, offset) === Protocol.Ipv6Fragment
-  return (view.getUint16(offset + IPV4_FRAGMENT) & (MORE_FRAGMENTS | FRAGMENT_OFFSET)) !== 0
 }
 
 /**

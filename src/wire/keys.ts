@@ -19,8 +19,6 @@ export const KEY2_BYTES = 256
 export const DATA_KEYS_LABEL = 'EXPORTER-OpenVPN-datakeys'
 /** What OpenVPN 2.x can read of a key message; more of it is not sent. */
 export const MAX_KEY_MESSAGE_BYTES = 2048
-/** Bytes of user name and password that OpenVPN 2.x takes. */
-export const MAX_CREDENTIAL_BYTES = 127
 
 const PRE_MASTER_BYTES = 48
 const RANDOM_BYTES = 32

@@ -43,9 +43,3 @@ export function keyIdOf(firstByte: number): number {
 export function peerIdOf(word: number): number {
   return word & 0xffffff
 }
-
-/** Whether a packet that begins so belongs to the data channel, in either of its versions. */
-export function isData(firstByte: number): boolean {
-  const opcode = firstByte >> 3
-  return opcode === Opcode.DataV2 || opcode === Opcode.DataV1
-}

@@ -93,26 +93,3 @@ export function parseOptionsString(text: string): PeerOptions {
   if (cipher !== undefined) options.cipher = cipher
   return options
 }
-
-/** Fields that both ends should have alike, and what a difference means. */
-const COMPARED: [field: string, meaning: string][] = [
-  ['dev-type', 'packets of one end mean nothing to the other'],
-  ['tun-mtu', 'large packets may be lost'],
-  ['comp-lzo', 'only one end frames packets for compression'],
-  ['mtu-dynamic', 'only one end uses `fragment`'],
-  ['tls-auth', 'only one end uses `tls-auth`'],
-]
-
-/** What to warn of: differences that matter, a sentence each. */
-export function compareOptions(own: string, peer: string): string[] {
-  const [here, there] = [parseOptionsString(own).fields, parseOptionsString(peer).fields]
-  const warnings: string[] = []
-  for (const [field, meaning] of COMPARED) {
-    const [a, b] = [here.get(field), there.get(field)]
-    if (a === b) continue
-    const say = (value: string | undefined) =>
-      value === undefined ? 'not there' : value === '' ? 'there' : value
-    warnings.push(`${field} is ${say(a)} here and ${say(b)} at the peer: ${meaning}`)
-  }
-  return warnings
-}

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { mergeNetwork } from './network.ts'
-import { isUpdatable, type PullFilters, readPushed } from './pushed.ts'
+import { type PullFilters, readPushed } from './pushed.ts'
 
 const ALL: PullFilters = { routeNopull: false, pullFilters: [] }
 
@@ -135,21 +135,4 @@ describe("a server's reply", () => {
       ['10.5.0.0', '10.1.0.0'],
     )
   })
-})
-
-describe('updates of a reply', () => {
-  const rows: [name: string, updatable: boolean][] = [
-    ['route', true],
-    ['ifconfig', true],
-    ['dns', true],
-    ['tun-mtu', true],
-    ['peer-id', false],
-    ['cipher', false],
-    ['auth-token', false],
-    ['nonsense', false],
-  ]
-  for (const [name, updatable] of rows) {
-    it(`${name}: ${updatable ? 'may' : 'may not'} be set`, () =>
-      assert.equal(isUpdatable(name), updatable))
-  }
 })

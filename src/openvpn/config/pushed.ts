@@ -3,7 +3,6 @@
  * server may say only a part. Nothing that a server sends is an error; what is not taken is told.
  */
 
-import { directive, isDirective } from './directives.ts'
 import { type NetworkOptions, readNetwork } from './network.ts'
 import { type Note, parse, type Settings } from './parse.ts'
 import { type Problem, splitLine } from './syntax.ts'
@@ -174,11 +173,6 @@ export function readCompression(settings: Settings): Compression | undefined {
     }
   }
   return found
-}
-
-/** Whether a message PUSH_UPDATE may set or remove a directive. */
-export function isUpdatable(name: string): boolean {
-  return isDirective(name) && directive(name).update === true
 }
 
 /** Longer ones are refused by OpenVPN 2.x. */

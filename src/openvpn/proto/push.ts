@@ -119,10 +119,6 @@ export interface UpdateEntry {
   optional: boolean
 }
 
-export function formatUpdateEntry({ action, option, optional }: UpdateEntry): string {
-  return `${optional ? (action === 'remove' ? '-?' : '?') : action === 'remove' ? '-' : ''}${option}`
-}
-
 /** Undefined: it is none. */
 export function parseUpdateEntry(text: string): UpdateEntry | undefined {
   const match = /^(-?)(\??)([^-?\s].*)$/s.exec(text)
