@@ -3,10 +3,22 @@ import { resolve } from 'node:path'
 import { Command, Option } from 'commander'
 import { DEFAULT_SOCKET } from '../driver/socket-path.ts'
 import { serveQuestions } from '../interpose/foreign-epoll.ts'
-import { become, Connection, LAUNCHER_FD, LaunchError, prepare } from '../interpose/launcher.ts'
+import {
+  become,
+  Connection,
+  ESTATE_FD,
+  LAUNCHER_FD,
+  LaunchError,
+  LEDGER_FD,
+  prepare,
+  SUCCESSOR,
+} from '../interpose/launcher.ts'
+import { Ledger, readLedger } from '../interpose/ledger.ts'
 import { requireInsight, takeFdOf } from '../interpose/process.ts'
+import { succeed } from '../interpose/successor.ts'
 import { Supervisor } from '../interpose/supervisor.ts'
 import { Watch } from '../interpose/watch.ts'
+import { receiveFd } from '../platform/fds.ts'
 import { O_RDWR } from '../platform/layout.ts'
 import { openLibc } from '../platform/libc.ts'
 import { blockOfText } from '../platform/memory.ts'
@@ -120,18 +132,28 @@ export function superviseCommand(environment: Environment): Command {
     .option('--mssfix <bytes>', '', mssfix, MSSFIX_MAX)
     .option('--swap-wait <ms>', '', swapWait, SWAP_WAIT_MS)
     .option('--verbose')
-    .action(async (pid: number, fd: number, options: SuperviseOptions) => {
+    .option(SUCCESSOR)
+    .action(async (pid: number, fd: number, options: SuperviseOptions & { successor?: true }) => {
       // The program decides when it ends: what ends its whole group or session must not come first.
       for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const) {
         process.on(signal, () => {})
       }
       leaveSession()
+      if (options.successor) return takeOver()
       const launcher = new Connection(LAUNCHER_FD)
       await supervise(environment, launcher, { pid, fd }, options).catch((error: Error) => {
         launcher.refuse(error.message)
         process.exit(1)
       })
     })
+}
+
+/** After a supervisor that was killed. */
+async function takeOver(): Promise<void> {
+  const fd = receiveFd(ESTATE_FD)
+  if (fd === undefined) return // it was killed before there was anything to leave
+  using listener = new Listener(fd)
+  await succeed(listener, readLedger(LEDGER_FD))
 }
 
 async function supervise(
@@ -156,7 +178,7 @@ async function supervise(
   connection.ready()
   const number = connection.receive()
   if (number === '') return
-  const listener = new Listener(takeFdOf(launcher.pid, Number(number)))
+  const listener = new Listener(takeFdOf(launcher.pid, Number(number)), new Ledger(LEDGER_FD))
   const watch = new Watch([...ownCommand(), HELP])
   await watch.started()
   const supervisor = new Supervisor({

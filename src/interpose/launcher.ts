@@ -8,12 +8,16 @@
  *        │  ─── process id, descriptor ──▶ │  takes the listener
  *        │  ◀── G ───────────────────────  │
  *     execve                               serves until the last process with the filter has ended
+ *
+ * The supervisor's parent is a shell that only waits: with it lies a second descriptor of the listener, so that calls go on being
+ * answered when the supervisor is killed. Then the shell becomes the successor (successor.ts).
  */
 import { spawnSync } from 'node:child_process'
 import { accessSync, constants, readFileSync, statSync } from 'node:fs'
 import { constants as osConstants } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { errnoName, OsError } from '../platform/error.ts'
+import { sendFd } from '../platform/fds.ts'
 import { E, POLLFD, POLLIN } from '../platform/layout.ts'
 import { openLibc } from '../platform/libc.ts'
 import { blockOf, createBlock } from '../platform/memory.ts'
@@ -21,6 +25,7 @@ import { openPair, setBlocking } from '../platform/relay.ts'
 import {
   allowInspection,
   architecture,
+  createMemoryFile,
   execute,
   fdLimit,
   installFilter,
@@ -31,6 +36,26 @@ import { createFilter, FD_COUNT, FIRST_FD } from './filter.ts'
 
 /** Where a supervisor finds the connection to its launcher. */
 export const LAUNCHER_FD = 3
+/** Where a successor finds the listener, in a socket; a supervisor has none. */
+export const ESTATE_FD = 4
+/** Where both find a file for the calls that are open (ledger.ts). */
+export const LEDGER_FD = 5
+
+/** The last argument of a supervisor's command, for its successor. */
+export const SUCCESSOR = '--successor'
+
+/**
+ * What the shell is told, `supervisor` in place of the command: it must not keep anybody waiting who reads standard error or
+ * the connection, and does not end by what ends the program's whole group. A status above 128 is that of a signal.
+ */
+const KEEPER = `{
+  supervisor ${ESTATE_FD}<&- &
+  trap '' HUP INT QUIT TERM
+  exec 2>/dev/null ${LAUNCHER_FD}<&-
+  wait $!
+  if [ $? -gt 128 ]; then exec supervisor ${SUCCESSOR} ${LAUNCHER_FD}<&-; fi
+} &
+`
 
 /** What their messages begin with. */
 const READY = 'R'
@@ -61,13 +86,16 @@ export function prepare(supervisor: readonly string[]): void {
   const { own, other } = openPair('stream')
   setBlocking(own, true)
   const peer = new Connection(own)
+  const estate = openPair('stream')
+  const ledger = createMemoryFile('calls')
+  const command = [...supervisor, String(process.pid), String(own)].map(quoted).join(' ')
   // Through a shell that ends at once: the program gets no child that it did not start.
-  const started = spawnSync(
-    '/bin/sh',
-    ['-c', '"$@" &', 'sh', ...supervisor, String(process.pid), String(own)],
-    { stdio: ['ignore', 'ignore', 'inherit', other], cwd: '/' },
-  )
-  openLibc().close(other)
+  const started = spawnSync('/bin/sh', ['-s', `keeper of ${process.pid}`], {
+    input: KEEPER.replaceAll('supervisor', () => command),
+    stdio: ['pipe', 'ignore', 'inherit', other, estate.other, ledger],
+    cwd: '/',
+  })
+  for (const fd of [other, estate.other, ledger]) openLibc().close(fd)
   if (started.error !== undefined) throw new LaunchError(`no shell: ${started.error.message}`)
   const answer = peer.receive()
   const pid = /^R(\d+)$/.exec(answer)?.[1]
@@ -84,6 +112,8 @@ export function prepare(supervisor: readonly string[]): void {
         : error.message,
     )
   }
+  sendFd(estate.own, listener)
+  openLibc().close(estate.own)
   peer.send(String(listener))
   const go = peer.receive()
   if (go !== GO) {
@@ -91,6 +121,11 @@ export function prepare(supervisor: readonly string[]): void {
     process.exit(1)
   }
   openLibc().close(listener)
+}
+
+/** A word of a shell's. */
+function quoted(word: string): string {
+  return `'${word.replaceAll("'", "'\\''")}'`
 }
 
 function reason(answer: string): string {

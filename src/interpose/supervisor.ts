@@ -34,6 +34,7 @@ import { checkReceiver, gather, MAX_SEND_BYTES, scatter, word, writeAddress } fr
 import { flagsOf, identityOf, isPrivileged, isSignalled, takeFdOf } from './process.ts'
 import { VirtualSocket } from './socket.ts'
 import { Streams } from './streams.ts'
+import { markEnd } from './successor.ts'
 import type { Watch } from './watch.ts'
 
 /** A program, to the driver: who asks over a channel. What it answers is of the moment of the request. */
@@ -259,6 +260,7 @@ export class Supervisor {
     const { own, other } = openPair('datagrams')
     opened.defer(() => this.#os.close(own))
     opened.defer(() => this.#os.close(other))
+    markEnd(other, number)
     const at = this.#freeNumber(call.tid, FIRST_FD)
     if (at === undefined) return -EMFILE
     const identity = identityOf(process.pid, other)!

@@ -3,10 +3,11 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { describe, it } from 'node:test'
 import { faulty } from './fault.test-data.ts'
-import { holdsSocket, openProcess, peerCredentials, takeFd } from './fds.ts'
+import { holdsSocket, openProcess, peerCredentials, receiveFd, sendFd, takeFd } from './fds.ts'
 import { E, POLLFD, POLLIN } from './layout.ts'
 import { openLibc } from './libc.ts'
 import { createBlock } from './memory.ts'
+import { openPair } from './relay.ts'
 import { inspectSocket, openUdp } from './udp.ts'
 
 const os = openLibc()
@@ -28,6 +29,20 @@ describe('descriptors of a process', () => {
     assert.throws(() => takeFd(self, 99999), { code: 'EBADF' })
     os.close(copy)
     os.close(self)
+  })
+
+  it('lie in a socket whose other end is closed, until they are taken', () => {
+    const { own, other } = openPair('stream')
+    const udp = openUdp('127.0.0.1', 0)
+    const { cookie } = inspectSocket(udp.fd)
+    assert.equal(receiveFd(other), undefined, 'nothing there yet')
+    sendFd(own, udp.fd)
+    udp.close()
+    os.close(own)
+    const taken = receiveFd(other)!
+    assert.equal(inspectSocket(taken).cookie, cookie)
+    assert.equal(receiveFd(other), undefined)
+    for (const fd of [taken, other]) os.close(fd)
   })
 
   it('are known by the socket behind them', () => {

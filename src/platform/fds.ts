@@ -1,8 +1,20 @@
 /** Descriptors of other processes: whose they are, and how to get them. */
 
 import { check, OsError } from './error.ts'
-import { E, F_DUPFD_CLOEXEC, SO_PEERCRED, SO_PEERPIDFD, SOL_SOCKET, UCRED } from './layout.ts'
+import {
+  CMSG,
+  E,
+  F_DUPFD_CLOEXEC,
+  IOVEC,
+  MSG_DONTWAIT,
+  MSGHDR,
+  SO_PEERCRED,
+  SO_PEERPIDFD,
+  SOL_SOCKET,
+  UCRED,
+} from './layout.ts'
 import { openLibc } from './libc.ts'
+import { type Block, createBlock } from './memory.ts'
 import { getBytesOption, getOption, socketCookie } from './sockopt.ts'
 import type { Syscalls } from './syscalls.ts'
 
@@ -81,4 +93,41 @@ function peerPidfd(os: Syscalls, socketFd: number): number | undefined {
     if (error instanceof OsError && error.errno === E.ENOPROTOOPT) return undefined
     throw error
   }
+}
+
+const SCM_RIGHTS = 1
+const MSG_CMSG_CLOEXEC = 0x40000000
+
+/** Leaves a descriptor in a connected unix socket: its file stays open as long as somebody has the other end. @throws OsError */
+export function sendFd(socket: number, fd: number, os: Syscalls = openLibc()): void {
+  const { header, data } = rights()
+  data.setInt32(0, fd, true)
+  check(os.sendmsg(socket, header.base, 0), 'sendmsg', 'cannot hand over a descriptor')
+}
+
+/** Takes what `sendFd` has left; undefined where there is nothing. */
+export function receiveFd(socket: number, os: Syscalls = openLibc()): number | undefined {
+  const { header, data } = rights()
+  data.setInt32(0, -1, true)
+  const got = os.recvmsg(socket, header.base, MSG_DONTWAIT | MSG_CMSG_CLOEXEC)
+  const fd = data.getInt32(0, true)
+  return got > 0 && fd >= 0 ? fd : undefined
+}
+
+/** A message of one byte, with room for a descriptor beside it. */
+function rights(): { header: Block; data: DataView } {
+  const control = MSGHDR.size + IOVEC.size
+  const end = control + CMSG.size + 8
+  const header = createBlock(end + 1)
+  const { view, base, u8 } = header
+  view.setBigUint64(MSGHDR.iov, BigInt(base + MSGHDR.size), true)
+  view.setBigUint64(MSGHDR.iovlen, 1n, true)
+  view.setBigUint64(MSGHDR.size + IOVEC.base, BigInt(base + end), true)
+  view.setBigUint64(MSGHDR.size + IOVEC.len, 1n, true)
+  view.setBigUint64(MSGHDR.control, BigInt(base + control), true)
+  view.setBigUint64(MSGHDR.controllen, BigInt(end - control), true)
+  view.setBigUint64(control + CMSG.len, BigInt(CMSG.size + 4), true)
+  view.setInt32(control + CMSG.level, SOL_SOCKET, true)
+  view.setInt32(control + CMSG.type, SCM_RIGHTS, true)
+  return { header, data: new DataView(u8.buffer, control + CMSG.size, 4) }
 }

@@ -62,6 +62,7 @@ interface Architecture {
   readonly setsid: number
   readonly processVmReadv: number
   readonly processVmWritev: number
+  readonly memfdCreate: number
 }
 
 const ARCHITECTURES: { readonly [arch: string]: Architecture } = {
@@ -73,7 +74,7 @@ const ARCHITECTURES: { readonly [arch: string]: Architecture } = {
       ...{ dup: 32, dup2: 33, dup3: 292, fcntl: 72 },
     },
     ...{ seccomp: 317, prctl: 157, execve: 59, prlimit64: 302, rtSigaction: 13, setsid: 112 },
-    ...{ processVmReadv: 310, processVmWritev: 311 },
+    ...{ processVmReadv: 310, processVmWritev: 311, memfdCreate: 319 },
   },
   arm64: {
     audit: 0xc00000b7,
@@ -83,7 +84,7 @@ const ARCHITECTURES: { readonly [arch: string]: Architecture } = {
       ...{ dup: 23, dup2: undefined, dup3: 24, fcntl: 25 },
     },
     ...{ seccomp: 277, prctl: 167, execve: 221, prlimit64: 261, rtSigaction: 134, setsid: 157 },
-    ...{ processVmReadv: 270, processVmWritev: 271 },
+    ...{ processVmReadv: 270, processVmWritev: 271, memfdCreate: 279 },
   },
 }
 
@@ -204,6 +205,13 @@ export function execute(
   return failed
 }
 
+/** An empty file in memory, which programs that are started inherit. @throws OsError */
+export function createMemoryFile(name: string, os: Syscalls = openLibc()): number {
+  const path = blockOf(Buffer.from(`${name}\0`))
+  const fd = os.syscall(here().memfdCreate, path.base, 0, 0, 0, 0, 0)
+  return check(fd, 'memfd_create', 'cannot make a file in memory')
+}
+
 /** A call of another process that waits for its answer. */
 export interface TrappedCall {
   readonly id: bigint
@@ -216,59 +224,74 @@ export interface TrappedCall {
   readonly ints: readonly number[]
 }
 
+/** Hears which calls were received and not answered yet. */
+export interface CallObserver {
+  received(call: TrappedCall): void
+  done(call: WaitingCall): void
+}
+
+/** All it takes to answer one. */
+export type WaitingCall = Pick<TrappedCall, 'id'>
+
 /** The receiving end of a filter. Every call is answered once: by `answer`, `fail`, `pass` or `giveFd`. */
 export class Listener implements Disposable {
   readonly fd: number
   readonly #os: Syscalls
+  readonly #observer: CallObserver | undefined
   readonly #call = createBlock(SECCOMP_NOTIF.size)
   readonly #response = createBlock(SECCOMP_NOTIF_RESP.size)
   readonly #addition = createBlock(SECCOMP_NOTIF_ADDFD.size)
   readonly #id = createBlock(8)
   readonly #poll = createBlock(POLLFD.size)
 
-  constructor(fd: number, os: Syscalls = openLibc()) {
+  constructor(fd: number, observer?: CallObserver, os: Syscalls = openLibc()) {
     this.fd = fd
+    this.#observer = observer
     this.#os = os
   }
 
-  /** The next call, if one waits; 'ended' when no process has the filter any more. */
-  receive(): TrappedCall | 'none' | 'ended' {
+  /** The next call, if one waits or comes in that time; 'ended' when no process has the filter any more. */
+  receive(timeoutMs = 0): TrappedCall | 'none' | 'ended' {
     this.#poll.view.setInt32(POLLFD.fd, this.fd, true)
     this.#poll.view.setInt32(POLLFD.events, POLLIN, true)
-    if (this.#os.poll(this.#poll.base, 1, 0) <= 0) return 'none'
+    if (this.#os.poll(this.#poll.base, 1, timeoutMs) <= 0) return 'none'
     const events = this.#poll.view.getInt16(POLLFD.revents, true)
     if ((events & POLLIN) === 0) return 'ended'
     this.#call.u8.fill(0)
     if (this.#os.ioctl(this.fd, SECCOMP_IOCTL_NOTIF_RECV, this.#call.base) < 0) return 'none' // it was killed meanwhile
     const { view } = this.#call
     const places = [0, 1, 2, 3, 4, 5].map((i) => SECCOMP_NOTIF.args + 8 * i)
-    return {
+    const call: TrappedCall = {
       id: view.getBigUint64(SECCOMP_NOTIF.id, true),
       tid: view.getUint32(SECCOMP_NOTIF.pid, true),
       nr: view.getInt32(SECCOMP_NOTIF.nr, true),
       args: places.map((at) => Number(view.getBigUint64(at, true))),
       ints: places.map((at) => view.getInt32(at, true)),
     }
+    this.#observer?.received(call)
+    return call
   }
 
   /** Whether the call still waits: only then does its thread's id mean that thread. */
-  waits(call: TrappedCall): boolean {
+  waits(call: WaitingCall): boolean {
     this.#id.view.setBigUint64(0, call.id, true)
-    return this.#os.ioctl(this.fd, SECCOMP_IOCTL_NOTIF_ID_VALID, this.#id.base) >= 0
+    const waits = this.#os.ioctl(this.fd, SECCOMP_IOCTL_NOTIF_ID_VALID, this.#id.base) >= 0
+    if (!waits) this.#observer?.done(call)
+    return waits
   }
 
   /** Has the call return `value`; false when nobody waits for it any more. */
-  answer(call: TrappedCall, value: number): boolean {
+  answer(call: WaitingCall, value: number): boolean {
     return this.#respond(call, value, 0, 0)
   }
 
   /** Has the call fail with a positive errno. */
-  fail(call: TrappedCall, errno: number): boolean {
+  fail(call: WaitingCall, errno: number): boolean {
     return this.#respond(call, 0, -errno, 0)
   }
 
   /** Has the kernel carry the call out. */
-  pass(call: TrappedCall): boolean {
+  pass(call: WaitingCall): boolean {
     return this.#respond(call, 0, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE)
   }
 
@@ -279,7 +302,7 @@ export class Listener implements Disposable {
    * @returns the number or -errno (-EBADF: beyond its limit); the call is not answered then
    */
   giveFd(
-    call: TrappedCall,
+    call: WaitingCall,
     fd: number,
     at: number,
     options: { cloexec: boolean; answer: boolean },
@@ -294,20 +317,24 @@ export class Listener implements Disposable {
     view.setUint32(SECCOMP_NOTIF_ADDFD.srcfd, fd, true)
     view.setUint32(SECCOMP_NOTIF_ADDFD.newfd, at, true)
     view.setUint32(SECCOMP_NOTIF_ADDFD.newfdFlags, options.cloexec ? 0o2000000 : 0, true)
-    return this.#os.ioctl(this.fd, SECCOMP_IOCTL_NOTIF_ADDFD, this.#addition.base)
+    const given = this.#os.ioctl(this.fd, SECCOMP_IOCTL_NOTIF_ADDFD, this.#addition.base)
+    if (options.answer && given >= 0) this.#observer?.done(call)
+    return given
   }
 
   [Symbol.dispose](): void {
     this.#os.close(this.fd)
   }
 
-  #respond(call: TrappedCall, value: number, error: number, flags: number): boolean {
+  #respond(call: WaitingCall, value: number, error: number, flags: number): boolean {
     const { view } = this.#response
     view.setBigUint64(SECCOMP_NOTIF_RESP.id, call.id, true)
     view.setBigInt64(SECCOMP_NOTIF_RESP.val, BigInt(value), true)
     view.setInt32(SECCOMP_NOTIF_RESP.error, error, true)
     view.setUint32(SECCOMP_NOTIF_RESP.flags, flags, true)
-    return this.#os.ioctl(this.fd, SECCOMP_IOCTL_NOTIF_SEND, this.#response.base) >= 0
+    const answered = this.#os.ioctl(this.fd, SECCOMP_IOCTL_NOTIF_SEND, this.#response.base) >= 0
+    this.#observer?.done(call)
+    return answered
   }
 }
 

@@ -13,6 +13,7 @@ import { openLibc } from '../../src/platform/libc.ts'
 import { type Block, blockOf, createBlock } from '../../src/platform/memory.ts'
 import { architecture, execute, writeMemory } from '../../src/platform/seccomp.ts'
 import { Random } from '../random.ts'
+import { until } from './programs.ts'
 import { supervisorOf } from './supervisor.ts'
 
 const os = openLibc()
@@ -318,31 +319,48 @@ function leaving(): void {
   process.kill(process.pid, way === 4 ? 'SIGKILL' : 'SIGSEGV')
 }
 
-/** The supervisor is killed: netlink fails from then on, and nothing else. */
+/** The supervisor is killed: sockets become the kernel's, which has no driver. */
 async function orphaned(): Promise<void> {
   const socket = new Netlink()
+  const idle = new Netlink(ROUTE)
   assert.equal(socket.ask(), 0)
+  const { worker, received } = startThread('receiving')
   const supervisor = supervisorOf(process.pid)!
-  const { worker, ready } = startThread('receiving')
-  await ready
+  // The thread's call is the supervisor's when one that was made later is answered.
+  await until('the thread waits', () => isReceiving())
+  assert.equal(socket.ask(), 0)
   process.kill(supervisor, 'SIGKILL')
-  for (let i = 0; i < 200 && os.socket(AF_NETLINK, 3, GENERIC) !== -ENOSYS; i++) {
-    await new Promise((resolve) => setTimeout(resolve, 50))
+  assert.equal(await received, -ENODEV)
+  for (const one of [socket, idle]) {
+    assert.equal(one.send(new Uint8Array(16)), -ENODEV)
+    assert.equal(one.receive(0), -ENODEV, 'no answer is to be waited for')
+    assert.equal(one.receive(), -E.EAGAIN, "the kernel's")
   }
-  assert.equal(os.socket(AF_NETLINK, 3, GENERIC), -ENOSYS)
-  assert.equal(socket.send(new Uint8Array(16)), -ENOSYS)
-  assert.equal(socket.receive(0), -ENOSYS)
-  assert.ok(readdirSync('/proc/self/fd').length > 3, 'all else goes on')
+  for (const one of [socket, new Netlink()]) {
+    assert.equal(one.ask('ovpn'), E.ENOENT, 'no driver')
+    assert.equal(one.ask('nlctrl'), 0, 'but the kernel')
+    one.close()
+  }
   await worker.terminate()
 }
 
-const ENOSYS = 38
+const ENODEV = 19
+
+/** Whether a thread of this process waits in recvfrom(). */
+function isReceiving(): boolean {
+  return readdirSync('/proc/self/task').some((tid) =>
+    readFileSync(`/proc/self/task/${tid}/syscall`, 'utf8').startsWith(`${calls.recvfrom} `),
+  )
+}
 
 /** A thread of this file, and when it has begun. */
 function startThread(work: string, data?: number) {
   const worker = new Worker(new URL(import.meta.url), { workerData: { work, data } })
   const ready = new Promise<void>((resolve) => worker.once('message', () => resolve()))
-  return { worker, ready }
+  const received = new Promise((resolve) => {
+    worker.on('message', (told) => typeof told === 'number' && resolve(told))
+  })
+  return { worker, ready, received }
 }
 
 export const misuses: { [name: string]: () => void | Promise<void> } = {
@@ -370,7 +388,7 @@ const works: { [name: string]: (address: number) => void } = {
     for (;;) writeMemory(process.pid, address + random.below(24), random.bytes(1))
   },
   receiving() {
-    new Netlink().receive(0)
+    parentPort!.postMessage(new Netlink().receive(0))
   },
 }
 

@@ -73,11 +73,9 @@ describe('ovpn run, what stays as it was', { skip: withoutNamespaces }, () => {
 
   it('leaves nobody behind', async () => {
     const { stdout } = await shell('echo $$')
-    const supervisor = `run-supervisor --workers 1 ${stdout.trim()} `
-    await until(
-      'the supervisor ends',
-      () => !commandLines().some((line) => line.includes(supervisor)),
-    )
+    const pid = stdout.trim()
+    const theirs = new RegExp(`run-supervisor --workers 1 ${pid} |keeper of ${pid}( |$)`)
+    await until('all have ended', () => !commandLines().some((line) => theirs.test(line)))
   })
 })
 

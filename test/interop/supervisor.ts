@@ -10,6 +10,15 @@ export function supervisorOf(pid: number): number | undefined {
   return found === undefined ? undefined : Number(found)
 }
 
+/** Whether the shell is there still that waits for the supervisor's end, or what it has become. */
+export function keeperIsThere(pid: number): boolean {
+  return readdirSync('/proc').some((entry) => {
+    const args = /^\d+$/.test(entry) ? commandLine(entry) : []
+    const isSuccessor = args.includes('--successor') && args.includes(String(pid))
+    return isSuccessor || args.includes(`keeper of ${pid}`)
+  })
+}
+
 function commandLine(pid: string): string[] {
   try {
     return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0')
