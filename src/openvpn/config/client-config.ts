@@ -21,6 +21,7 @@ import { type NetworkOptions, readNetwork } from './network.ts'
 import { type Files, parse, type Setting, type Settings, type Source } from './parse.ts'
 import { readProcess } from './process-config.ts'
 import { type Compression, type PullFilters, readCompression } from './pushed.ts'
+import { portNumber } from './services.ts'
 import { checkIdentity, readTls, readWrap, type WrapConfig } from './tls-config.ts'
 import type { Millis, Place } from './values.ts'
 
@@ -337,9 +338,11 @@ function readConnection(
     const message = "a client connects: write 'tcp' or 'tcp-client'"
     fields.settings.problem('conflict', at, message)
   }
-  const port =
-    args.port ?? settings.args('rport')?.port ?? settings.args('port')?.port ?? DEFAULT_PORT
-  if (port === 0) fields.settings.problem('argument', place, 'a server has no port 0')
+  const rport = settings.last('rport') ?? settings.last('port')
+  const named = args.port === undefined ? rport : remote
+  const text = named?.args.port ?? DEFAULT_PORT
+  const port = portNumber(fields, text, protocol, named)
+  if (text === 0) fields.settings.problem('argument', place, 'a server has no port 0')
   const tunMtu = settings.args('tun-mtu')?.mtu ?? 1500
   const retry = settings.args('connect-retry')
   const wait = retry?.wait ?? 1000
@@ -349,7 +352,7 @@ function readConnection(
     port,
     protocol,
     family,
-    ...readLocal(fields, settings),
+    ...readLocal(fields, settings, protocol),
     float: settings.has('float'),
     ...readProxies(fields, settings, protocol, place),
     connectTimeout: timeout?.wait ?? 120_000,
@@ -365,8 +368,9 @@ function readConnection(
 }
 
 function readLocal(
-  { settings }: Fields,
+  fields: Fields,
   merged: Merged,
+  protocol: 'udp' | 'tcp',
 ): Pick<ConnectionEntry, 'localHost' | 'localPort'> {
   const local = merged.last('local')
   const nobind = merged.last('nobind')
@@ -374,13 +378,15 @@ function readLocal(
   if (nobind !== undefined && (local?.args.port !== undefined || lport !== undefined)) {
     const message =
       "'nobind' leaves the local port to the system; 'lport' and the port of 'local' fix it"
-    settings.problem('conflict', nobind.place, message)
+    fields.settings.problem('conflict', nobind.place, message)
   }
-  const fixed = lport?.args.port ?? local?.args.port
-  const bound = merged.has('bind') ? (merged.args('port')?.port ?? DEFAULT_PORT) : undefined
+  const bound = merged.has('bind') ? merged.last('port') : undefined
+  const fixed = [lport, local, bound].find((setting) => setting?.args.port !== undefined)
+  const port = fixed?.args.port ?? (merged.has('bind') ? DEFAULT_PORT : undefined)
+  const isAny = port === undefined || nobind !== undefined
   return {
     localHost: local?.args.host,
-    localPort: nobind === undefined ? (fixed ?? bound) : undefined,
+    localPort: isAny ? undefined : portNumber(fields, port, protocol, fixed),
   }
 }
 
@@ -402,14 +408,14 @@ function readProxies(
   }
   const socksProxy = socks && {
     host: socks.args.host,
-    port: socks.args.port,
+    port: portNumber(fields, socks.args.port, 'tcp', socks),
     credentials: proxyCredentials(fields, socks, socks.args.auth),
   }
   return { httpProxy: http && readHttpProxy(fields, merged, http), socksProxy }
 }
 
 function readHttpProxy(fields: Fields, merged: Merged, http: Setting<'http-proxy'>): HttpProxy {
-  const { host, port, auth, method } = http.args
+  const { host, auth, method } = http.args
   if (method === 'ntlm' || method === 'ntlm2') {
     const message = 'http-proxy: NTLM is not done here; proxies that have it often take basic too'
     fields.settings.problem('refused', http.place, message)
@@ -420,7 +426,7 @@ function readHttpProxy(fields: Fields, merged: Merged, http: Setting<'http-proxy
   const option = (name: string) => options.findLast(({ args }) => args.option === name)?.args.values
   return {
     host,
-    port,
+    port: portNumber(fields, http.args.port, 'tcp', http),
     credentials:
       inline !== undefined
         ? proxyCredentials(fields, inline, inline.args.file)

@@ -137,7 +137,13 @@ export function parseWith<T>(of: Kind<T>, value: string): T | undefined {
   }
 }
 
-export const port: Kind<number> = integer(0, 65_535, 'a port')
+/** A number, or the name of a service: services.ts knows which number that is. */
+export const port: Kind<number | string> = either(
+  integer(0, 65_535, 'a port'),
+  kind('the name of a service', (value) => (SERVICE.test(value) ? value : undefined)),
+)
+
+const SERVICE = /^(?=.*[A-Za-z])[A-Za-z0-9][\w.+-]*$/
 
 /** Four decimal parts; what else the system's resolver would take for an address is a mistake here. */
 export const ipv4: Kind<string> = kind('an IPv4 address', (value) =>

@@ -17,8 +17,13 @@ describe('a line with something wrong', () => {
     ['port', 'client', /'port' is written: port PORT/, 'no argument'],
     ['port 1 2', 'client', /at most 1: port PORT/, 'an argument too many'],
     ['client x', 'client', /takes no arguments/, 'an argument where there is none'],
-    ['port 70000', 'client', /port: expected a port from 0 to 65535, not '70000'/, 'too large'],
-    ['port x', 'client', /not 'x'/, 'no number'],
+    [
+      'port 70000',
+      'client',
+      /port: expected a port from 0 to 65535 or the name of a service, not '70000'/,
+      'too large',
+    ],
+    ['port ?', 'client', /not '\?'/, 'no number'],
     ['port 1.5', 'client', /not '1.5'/, 'no whole number'],
     ['keepalive 10', 'client', /keepalive INTERVAL TIMEOUT/, 'one of two arguments'],
     ['proto xtcp', 'client', /one of udp, udp4/, 'none of the words'],
@@ -55,7 +60,7 @@ describe('a line with something wrong', () => {
   }
 
   it('tells all of them at once, with file and line', () => {
-    const settings = read('port x\n\nprot udp\nverb 3\nconfig other.conf', 'client')
+    const settings = read('port ?\n\nprot udp\nverb 3\nconfig other.conf', 'client')
     assert.throws(
       () => settings.check(),
       (error) => {
@@ -84,14 +89,14 @@ describe('directives that may be unknown', () => {
     ['ignore-unknown-option a b new-thing\nnew-thing 1', 0, 'one of several'],
     ['ignore-unknown-option other\nnew-thing 1', 1, 'another was named'],
     ['ignore-unknown-option fragment\nfragment 1300', 0, 'known, and not done here'],
-    ['ignore-unknown-option port\nport x', 1, 'known, and wrong'],
+    ['ignore-unknown-option port\nport ?', 1, 'known, and wrong'],
     ['setenv opt new-thing 1', 0, 'for this line'],
     ['setenv opt fragment 1300', 0, 'known, and not done here'],
-    ['setenv opt port x', 0, 'wrong, and of no importance'],
+    ['setenv opt port ?', 0, 'wrong, and of no importance'],
     ['setenv opt', 0, 'nothing'],
     ['setenv FORWARD_COMPATIBLE 1\nnew-thing', 0, 'for the whole'],
     ['setenv FORWARD_COMPATIBLE 0\nnew-thing', 1, 'not so'],
-    ['setenv FORWARD_COMPATIBLE 1\nport x', 1, 'wrong is wrong'],
+    ['setenv FORWARD_COMPATIBLE 1\nport ?', 1, 'wrong is wrong'],
     ['setenv FORWARD_COMPATIBLE 1\nfragment 1300', 1, 'it is not unknown'],
   ]
   for (const [text, problems, why] of texts) {
@@ -155,7 +160,7 @@ describe('settings', () => {
 
 describe('included files', () => {
   it('stand in place of the line, and have lines of their own', () => {
-    const files = textFiles({ 'etc/a.conf': 'port 2\nport x' })
+    const files = textFiles({ 'etc/a.conf': 'port 2\nport ?' })
     const settings = read('port 1\nconfig a.conf\nverb 3', 'client', files)
     assert.deepEqual(
       [...settings].map(({ name, place }) => [name, place.file, place.line]),

@@ -1,6 +1,8 @@
 /** The process as a configuration has it: log, status, scripts, privileges, management interface. */
 import { type Fields, firstLine } from './fields.ts'
-import { load, resolvePath, type Settings } from './parse.ts'
+import { parseWith, port as portKind } from './kinds.ts'
+import { load, resolvePath, type Setting, type Settings } from './parse.ts'
+import { portNumber } from './services.ts'
 import type { Millis } from './values.ts'
 
 export interface ProcessConfig {
@@ -108,7 +110,8 @@ function readEnvironment(settings: Settings): [string, string][] {
   return all
 }
 
-function readManagement({ settings, files }: Fields): ManagementConfig | undefined {
+function readManagement(fields: Fields): ManagementConfig | undefined {
+  const { settings, files } = fields
   const setting = settings.last('management')
   const clientUser = settings.args('management-client-user')?.name
   const clientGroup = settings.args('management-client-group')?.name
@@ -121,10 +124,7 @@ function readManagement({ settings, files }: Fields): ManagementConfig | undefin
   }
   const { address, port, password } = setting.args
   const unix = port === 'unix'
-  if (!unix && !(/^\d{1,5}$/.test(port) && Number(port) <= 65_535)) {
-    const message = `management: expected a port or the word 'unix', not '${port}'`
-    settings.problem('argument', setting.place, message)
-  }
+  const number = unix ? 0 : managementPort(fields, setting)
   if (!unix && (clientUser ?? clientGroup) !== undefined) {
     const message = 'who may use a TCP port of the management interface cannot be told by user'
     settings.problem('conflict', setting.place, `${message}; use a Unix socket`)
@@ -136,7 +136,7 @@ function readManagement({ settings, files }: Fields): ManagementConfig | undefin
   return {
     at: unix
       ? { kind: 'unix', path: resolvePath(setting.folder, address) }
-      : { kind: 'tcp', address, port: Number(port) },
+      : { kind: 'tcp', address, port: number },
     client: settings.has('management-client'),
     password: password === 'stdin' ? 'ask' : loaded && { password: firstLine(loaded) },
     queryPasswords: settings.has('management-query-passwords'),
@@ -151,4 +151,13 @@ function readManagement({ settings, files }: Fields): ManagementConfig | undefin
     clientUser,
     clientGroup,
   }
+}
+
+function managementPort(fields: Fields, setting: Setting<'management'>): number {
+  const { args, place } = setting
+  const port = parseWith(portKind, args.port)
+  if (port !== undefined) return portNumber(fields, port, 'tcp', setting)
+  const message = `management: expected a port or the word 'unix', not '${args.port}'`
+  fields.settings.problem('argument', place, message)
+  return 0
 }

@@ -300,7 +300,7 @@ describe("a server's configuration", () => {
     [`${BASE}auth-gen-token-secret token.key`, /needs 'auth-gen-token'/, 'a key for nothing'],
     [`${BASE}tls-crypt-v2-max-age 3`, /needs 'tls-crypt-v2 FILE'/, 'an age of nothing'],
     [`${BASE}management-hold`, /needs a line 'management/, 'nobody to hold for'],
-    [`${BASE}management 127.0.0.1 x`, /a port or the word 'unix'/, 'no port'],
+    [`${BASE}management 127.0.0.1 ?`, /a port or the word 'unix'/, 'no port'],
     [
       `${BASE}data-ciphers AES-256-CBC`,
       /none of these is a cipher of the driver/,

@@ -14,12 +14,12 @@ import {
   readProtocol,
   readSocket,
 } from './common.ts'
-import type { ProtocolName } from './directives/directive.ts'
 import { Fields } from './fields.ts'
 import { type Ipv6Route, type Route, readNetwork } from './network.ts'
-import { type Files, parse, type Settings, type Source } from './parse.ts'
+import { type Files, parse, type Setting, type Settings, type Source } from './parse.ts'
 import { readProcess } from './process-config.ts'
 import { checkPush } from './pushed.ts'
+import { portNumber } from './services.ts'
 import { checkIdentity, readTls, readWrap, type WrapConfig } from './tls-config.ts'
 import {
   type Ipv6Prefix,
@@ -162,7 +162,7 @@ export function serverConfig(settings: Settings, files: Files, decides = false):
     ...readSocket(settings),
     ...tls,
     ...readProcess(fields),
-    listeners: readListeners(settings),
+    listeners: readListeners(fields),
     multihome: settings.has('multihome'),
     tunMtu,
     mssfix: readMssfix(settings, tunMtu),
@@ -216,33 +216,31 @@ function checkRole(settings: Settings): void {
   }
 }
 
-function readListeners(settings: Settings): Listener[] {
+function readListeners(fields: Fields): Listener[] {
+  const { settings } = fields
   const proto = settings.last('proto')
-  const port = settings.args('lport')?.port ?? settings.args('port')?.port ?? DEFAULT_PORT
+  const named = settings.last('lport') ?? settings.last('port')
   const ipv6only = settings.args('bind')?.only === 'ipv6only'
   const usual = proto?.args.protocol ?? 'udp'
   const listeners: Listener[] = []
   const seen = new Map<string, Place | undefined>()
-  const add = (
-    host: string | undefined,
-    number: number | undefined,
-    name: ProtocolName | undefined,
-    place: Place | undefined,
-  ) => {
-    const { end, ...kind } = readProtocol(name ?? usual)
+  const add = (local: Setting<'local'> | undefined) => {
+    const { args, place } = local ?? { args: undefined, place: proto?.place }
+    const { end, ...kind } = readProtocol(args?.protocol ?? usual)
     if (end === 'client') {
       settings.problem('conflict', place, "a server listens: write 'udp' or 'tcp'")
     }
-    const listener = { ...kind, host, port: number ?? port, ipv6only }
+    const text = args?.port ?? named?.args.port ?? DEFAULT_PORT
+    const at = args?.port === undefined ? named : local
+    const port = portNumber(fields, text, kind.protocol, at)
+    const listener = { ...kind, host: args?.host, port, ipv6only }
     const key = JSON.stringify(listener)
     if (seen.has(key)) settings.problem('conflict', place, 'it is listened there already')
     seen.set(key, place)
     listeners.push(listener)
   }
-  for (const { args, place } of settings.all('local')) {
-    add(args.host, args.port, args.protocol, place)
-  }
-  if (listeners.length === 0) add(undefined, undefined, undefined, proto?.place)
+  for (const local of settings.all('local')) add(local)
+  if (listeners.length === 0) add(undefined)
   return listeners
 }
 
