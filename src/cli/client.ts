@@ -5,22 +5,18 @@ import { Command } from 'commander'
 import type { ClientEvents, Connection, Verdict } from '../openvpn/client/client.ts'
 import { type ClientConfig, readClientConfig } from '../openvpn/config/client-config.ts'
 import { formatPlace } from '../openvpn/config/parse.ts'
+import { LEVEL, type Log } from '../openvpn/log.ts'
 import type { PendingMethod } from '../openvpn/proto/messages.ts'
 import { type ConfiguredClient, openConfiguredClient } from '../runtime/configured-client.ts'
 import type { ServerSignal } from '../runtime/configured-server.ts'
+import { driverLog } from '../runtime/driver.ts'
 import { type OpenedDriver, openDriverClient } from '../runtime/driver-client.ts'
 import { files } from '../runtime/files.ts'
 import type { Environment } from './compose.ts'
 import { readSource } from './config-files.ts'
 import { attempt, CliError, EXIT } from './errors.ts'
 import { withExamples } from './options.ts'
-import {
-  giveUpRoot,
-  ProcessLog,
-  type ProcessOptions,
-  textOf,
-  withProcessOptions,
-} from './process.ts'
+import { giveUpRoot, openLog, type ProcessOptions, textOf, withProcessOptions } from './process.ts'
 import { missingForDriver } from './requirements.ts'
 import { askTerminal } from './terminal.ts'
 
@@ -46,17 +42,13 @@ async function connect(
   if (missing.length > 0) throw new CliError(missing.join('\nand '))
   const read = async () => readClientConfig(await readSource(path), files)
   const config = await read()
-  const log = await attempt('cannot write the log', () => new ProcessLog(environment, config))
+  const log = await attempt('cannot write the log', () => openLog(environment, config))
   if (config.writepid !== undefined) writeFileSync(config.writepid, `${process.pid}\n`)
   if (config.nice !== undefined) setPriority(config.nice)
   if (netns !== undefined) environment.enterNetns(netns)
   await attempt('cannot become another user', () => giveUpRoot(config))
   const driver = await attempt('cannot reach the driver', () =>
-    openDriverClient(kind, socket, {
-      error: (text) => log.write(text),
-      info: (text) => log.write(text, DETAIL),
-      debug: () => {},
-    }),
+    openDriverClient(kind, socket, driverLog(log.write)),
   )
   let verdict: Verdict
   try {
@@ -73,7 +65,7 @@ async function connect(
 interface ProcessParts {
   /** The profile as it is now. */
   read(): Promise<ClientConfig>
-  readonly log: ProcessLog
+  readonly log: Log
   readonly options: ProcessOptions
 }
 
@@ -117,13 +109,10 @@ class ClientProcess {
       ask: askTerminal,
       workers,
       resolvConf: netns === undefined ? undefined : `/etc/netns/${netns}/resolv.conf`,
-      log: (text) => log.write(text),
-      setVerbosity: (level) => {
-        log.verbosity = level
-      },
+      log,
       events: telling(log),
       failed: (error) => {
-        log.write(`the driver has failed: ${textOf(error)}`)
+        log.write(`the driver has failed: ${textOf(error)}`, LEVEL.error)
         this.#signal('SIGTERM')
       },
       signal: (name) => this.#signal(name),
@@ -143,23 +132,22 @@ class ClientProcess {
         this.#running?.stop()
       }
     }
-    act().catch((error: unknown) => this.#parts.log.write(`${name}: ${textOf(error)}`))
+    act().catch((error: unknown) => {
+      this.#parts.log.write(`${name}: ${textOf(error)}`, LEVEL.error)
+    })
   }
 }
 
-/** `verb` at which steps are told, not only what comes of them. */
-const DETAIL = 3
-
-function telling(log: ProcessLog): ClientEvents {
+function telling({ write }: Log): ClientEvents {
   return {
     state(name, detail) {
       const shown = name === 'RECONNECTING' || detail === undefined ? name : `${name}: ${detail}`
-      if (name !== 'CONNECTED') log.write(shown, name === 'RECONNECTING' ? 1 : DETAIL)
+      if (name !== 'CONNECTED') write(shown, name === 'RECONNECTING' ? LEVEL.usual : LEVEL.steps)
     },
-    connected: (connection) => log.write(connectedText(connection)),
-    rekeyed: (keyId) => log.write(`keys renewed: ${keyId}`, DETAIL),
-    pending: (method, seconds) => log.write(pendingText(method, seconds)),
-    disconnected: (reason) => log.write(`disconnected: ${reason}`),
+    connected: (connection) => write(connectedText(connection)),
+    rekeyed: (keyId) => write(`keys renewed: ${keyId}`, LEVEL.keys),
+    pending: (method, seconds) => write(pendingText(method, seconds)),
+    disconnected: (reason) => write(`disconnected: ${reason}`),
   }
 }
 

@@ -2,6 +2,7 @@
 import { openSync, writeSync } from 'node:fs'
 import { type Command, Option } from 'commander'
 import type { ProcessConfig } from '../openvpn/config/process-config.ts'
+import { Log } from '../openvpn/log.ts'
 import { becomeUser } from '../platform/privileges.ts'
 import type { DriverKind } from '../runtime/driver-client.ts'
 import { groupId, userId } from '../runtime/users.ts'
@@ -28,37 +29,26 @@ export function withProcessOptions(command: Command, action: string): Command {
     .option('--workers <n>', 'threads that move packets', workers)
 }
 
-/** To standard output, or the file that `log` names. */
-export class ProcessLog {
-  verbosity: number
-  readonly #environment: Environment
-  readonly #config: ProcessConfig
-  readonly #fd: number | undefined
+/** To standard output, or the file that `log` names. @throws Error where the file cannot be opened */
+export function openLog(environment: Environment, config: ProcessConfig): Log {
+  const { log } = config
+  const fd = log && openSync(log.path, log.append ? 'a' : 'w', 0o640)
+  return new Log(config, (text, level) => {
+    const line = lineOf(text, level, environment.date(), config)
+    if (fd === undefined) environment.print(line)
+    else writeSync(fd, `${line}\n`)
+  })
+}
 
-  /** @throws Error where the file cannot be opened */
-  constructor(environment: Environment, config: ProcessConfig) {
-    const { log, verb } = config
-    this.#environment = environment
-    this.#config = config
-    this.#fd = log && openSync(log.path, log.append ? 'a' : 'w', 0o640)
-    this.verbosity = verb
-  }
-
-  /** @param level of `verb` from which on it is told */
-  write(text: string, level = 1): void {
-    if (this.verbosity < level) return
-    const line = this.#line(text)
-    if (this.#fd === undefined) this.#environment.print(line)
-    else writeSync(this.#fd, `${line}\n`)
-  }
-
-  /** `machine-readable-output`: the time in seconds with a fraction, and OpenVPN's flag of what is information. */
-  #line(text: string): string {
-    const date = this.#environment.date()
-    const { machineReadableOutput, suppressTimestamps } = this.#config
-    if (machineReadableOutput) return `${(date.getTime() / 1000).toFixed(6)} 1 ${text}`
-    return suppressTimestamps ? text : `${formatTime(date)} ${text}`
-  }
+/** `machine-readable-output`: the time in seconds with a fraction, and the level where OpenVPN has its flags. */
+function lineOf(
+  text: string,
+  level: number,
+  date: Date,
+  { machineReadableOutput, suppressTimestamps }: ProcessConfig,
+): string {
+  if (machineReadableOutput) return `${(date.getTime() / 1000).toFixed(6)} ${level} ${text}`
+  return suppressTimestamps ? text : `${formatTime(date)} ${text}`
 }
 
 /**

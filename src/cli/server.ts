@@ -4,6 +4,7 @@ import { setPriority } from 'node:os'
 import { Command } from 'commander'
 import { formatPlace } from '../openvpn/config/parse.ts'
 import { readServerConfig, type ServerConfig } from '../openvpn/config/server-config.ts'
+import { LEVEL, type Log, type Tell } from '../openvpn/log.ts'
 import type { ConnectedClient, ServerPolicy } from '../openvpn/server/policy.ts'
 import { realAddress } from '../openvpn/status.ts'
 import { limitThread } from '../platform/privileges.ts'
@@ -14,6 +15,7 @@ import {
   openKeptFiles,
   type ServerSignal,
 } from '../runtime/configured-server.ts'
+import { driverLog } from '../runtime/driver.ts'
 import { type OpenedDriver, openDriverClient } from '../runtime/driver-client.ts'
 import { files } from '../runtime/files.ts'
 import { port } from './arguments.ts'
@@ -23,13 +25,7 @@ import { attempt, CliError } from './errors.ts'
 import { madeIn, ownCommand, SERVER_FOLDER } from './folders.ts'
 import { formatBytes, formatEndpoint } from './format.ts'
 import { withExamples } from './options.ts'
-import {
-  giveUpRoot,
-  ProcessLog,
-  type ProcessOptions,
-  textOf,
-  withProcessOptions,
-} from './process.ts'
+import { giveUpRoot, openLog, type ProcessOptions, textOf, withProcessOptions } from './process.ts'
 import { type QuickStart, quickStart } from './quick-start.ts'
 import { missingForDriver } from './requirements.ts'
 
@@ -72,18 +68,14 @@ async function serve(
       : undefined
   const read = async () => readServerConfig(await readSource(path ?? made!.config), files)
   const config = await read()
-  const processLog = await attempt(
-    'cannot write the log',
-    () => new ProcessLog(environment, config),
-  )
-  const log = (text: string) => processLog.write(text)
+  const log = await attempt('cannot write the log', () => openLog(environment, config))
   if (config.writepid !== undefined) writeFileSync(config.writepid, `${process.pid}\n`)
   if (config.nice !== undefined) setPriority(config.nice)
   if (netns !== undefined) environment.enterNetns(netns)
   const kept = await attempt('cannot write what the server keeps', () => openKeptFiles(config))
   await attempt('cannot become another user', () => giveUpRoot(config))
   const driver = await attempt('cannot reach the driver', () =>
-    openDriverClient(kind, socket, { error: log, info: () => {}, debug: () => {} }),
+    openDriverClient(kind, socket, driverLog(log.write)),
   )
   try {
     await new ServerProcess(environment, driver, {
@@ -107,7 +99,7 @@ interface ProcessParts {
   readonly hosts: string[] | undefined
   readonly kept: KeptFiles
   readonly workers: number | undefined
-  readonly log: (text: string) => void
+  readonly log: Log
 }
 
 /** A server for as long as the process runs: signals, and what the management interface asks for. */
@@ -131,7 +123,8 @@ class ServerProcess {
   }
 
   async run(first: ServerConfig): Promise<void> {
-    const { log, made, hosts } = this.#parts
+    const { made, hosts } = this.#parts
+    const log = this.#parts.log.write
     for (let config: ServerConfig | undefined = first; config !== undefined; config = this.#next) {
       for (const { place, message } of config.notes) log(`${formatPlace(place)}: ${message}`)
       const ended = new Promise<void>((resolve) => {
@@ -156,12 +149,12 @@ class ServerProcess {
   #open(config: ServerConfig): Promise<ConfiguredServer> {
     const { log, workers, kept } = this.#parts
     return openConfiguredServer(this.#driver.client, config, {
-      policy: announcing(log),
+      policy: announcing(log.write),
       workers,
       kept,
       log,
       failed: (error) => {
-        log(`the driver has failed: ${textOf(error)}`)
+        log.write(`the driver has failed: ${textOf(error)}`, LEVEL.error)
         this.#signal('SIGTERM')
       },
       signal: (name) => this.#signal(name),
@@ -175,16 +168,19 @@ class ServerProcess {
       else if (name === 'SIGUSR2') await this.#tellStatus()
       else await this.#reread(name === 'SIGUSR1')
     }
-    act().catch((error: unknown) => this.#parts.log(`${name}: ${textOf(error)}`))
+    act().catch((error: unknown) => {
+      this.#parts.log.write(`${name}: ${textOf(error)}`, LEVEL.error)
+    })
   }
 
   async #tellStatus(): Promise<void> {
-    for (const line of (await this.#running?.statusText()) ?? []) this.#parts.log(line)
+    for (const line of (await this.#running?.statusText()) ?? []) this.#parts.log.write(line)
   }
 
   /** `anew`: as it was read, for files may be out of reach by now. What is wrong with a configuration leaves the server as it is. */
   async #reread(anew: boolean): Promise<void> {
-    const { log, read } = this.#parts
+    const { read } = this.#parts
+    const log = this.#parts.log.write
     const config = anew && this.#config !== undefined ? this.#config : await read()
     const fixed = anew ? [] : (this.#running?.reload(config) ?? [])
     if (!anew && fixed.length === 0) {
@@ -204,8 +200,9 @@ class ServerProcess {
   }
 }
 
-function announcing(log: (text: string) => void): ServerPolicy {
+function announcing(log: Tell): ServerPolicy {
   return {
+    rekeyed: (client, keyId) => log(`${nameOf(client)}: keys renewed: ${keyId}`, LEVEL.keys),
     disconnected: (client, { bytesReceived, bytesSent, seconds }) => {
       const moved = `${formatBytes(bytesReceived)} in, ${formatBytes(bytesSent)} out`
       log(`${nameOf(client)}: gone after ${seconds} s; ${moved}`)

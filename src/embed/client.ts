@@ -8,8 +8,10 @@ import type { Client, Connection, Verdict } from '../openvpn/client/client.ts'
 import type { Ask } from '../openvpn/client/credentials.ts'
 import { readClientConfig } from '../openvpn/config/client-config.ts'
 import type { PeerCounters } from '../openvpn/data-channel.ts'
+import { Log } from '../openvpn/log.ts'
 import type { PendingMethod } from '../openvpn/proto/messages.ts'
 import { createRunningClient } from '../runtime/client.ts'
+import { driverLog } from '../runtime/driver.ts'
 import { type DriverKind, openDriverClient } from '../runtime/driver-client.ts'
 import { files } from '../runtime/files.ts'
 import { VERSION } from '../runtime/version.ts'
@@ -102,8 +104,8 @@ export async function connect(options: ConnectOptions): Promise<EmbeddedConnecti
   const { workers, passphrase } = options
   const config = readClientConfig({ file: `${folder}/client.ovpn`, text: profile }, files)
   let told: EmbeddedConnection | undefined
-  const log = (text: string) => told?.emit('log', text)
-  const driver = await openDriverClient(kind, socket, { error: log, info: log, debug: () => {} })
+  const log = new Log(config, (text) => told?.emit('log', text)).write
+  const driver = await openDriverClient(kind, socket, driverLog(log))
   const ask: Ask =
     options.ask ??
     (() => Promise.reject(new Error("the profile wants to ask the user: give 'ask' to connect")))

@@ -5,6 +5,7 @@
 import { EventEmitter } from 'node:events'
 import { DEFAULT_SOCKET } from '../driver/socket-path.ts'
 import { readServerConfig } from '../openvpn/config/server-config.ts'
+import { Log } from '../openvpn/log.ts'
 import type {
   AuthDecision,
   AuthRequest,
@@ -18,6 +19,7 @@ import {
   openKeptFiles,
   type ServerSignal,
 } from '../runtime/configured-server.ts'
+import { driverLog } from '../runtime/driver.ts'
 import { type DriverKind, type OpenedDriver, openDriverClient } from '../runtime/driver-client.ts'
 import { files } from '../runtime/files.ts'
 import type { RunningServer } from '../runtime/server.ts'
@@ -106,8 +108,8 @@ export async function createServer(options: ServerOptions): Promise<EmbeddedServ
   const config = readServerConfig(source, files, authenticate !== undefined)
   // Events may come before there is anybody to tell.
   let server: EmbeddedServer | undefined
-  const log = (text: string) => server?.emit('log', text)
-  const driver = await openDriverClient(kind, socket, { error: log, info: log, debug: () => {} })
+  const log = new Log(config, (text) => server?.emit('log', text))
+  const driver = await openDriverClient(kind, socket, driverLog(log.write))
   try {
     const running = await openConfiguredServer(driver.client, config, {
       policy: {

@@ -25,6 +25,7 @@ function setUp(options: Partial<ManagementOptions> = {}, target: Partial<Managem
       ],
       signal: note('signal', undefined),
       verbosity: 3,
+      mute: 0,
       clients: {
         kill: note('kill', 2),
         authorize: note('authorize', true),

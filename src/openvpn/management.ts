@@ -44,6 +44,8 @@ export interface ManagementTarget {
   bytes(): Promise<readonly { id?: number; bytesIn: number; bytesOut: number }[]>
   signal(name: 'SIGHUP' | 'SIGTERM' | 'SIGUSR1' | 'SIGUSR2'): void
   verbosity: number
+  /** Messages of one kind in a row that are told. */
+  mute: number
   readonly clients?: ManagedClients
   readonly questions?: ManagedQuestions
 }
@@ -551,9 +553,12 @@ const COMMANDS: Readonly<Record<string, Command>> = {
   },
   mute: {
     args: [0, 1],
-    help: 'mute [n]: accepted; repeated lines are not left out',
-    run: (_, [count]) =>
-      count === undefined ? ok('mute=0') : ok(`mute level ${whole(count, 0, 1000)} accepted`),
+    help: 'mute [n]: messages of one kind in a row that are told; 0 for all',
+    run({ target }, [count]) {
+      if (count === undefined) return ok(`mute=${target.mute}`)
+      target.mute = whole(count, 0, 0x7fffffff)
+      return ok(`mute=${target.mute}`)
+    },
   },
   kill: {
     args: [1, 1],

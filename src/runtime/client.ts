@@ -16,6 +16,7 @@ import type { ClientConfig, ConnectionEntry } from '../openvpn/config/client-con
 import { splitLine } from '../openvpn/config/syntax.ts'
 import { DataChannel } from '../openvpn/data-channel.ts'
 import { createIdentity } from '../openvpn/identity.ts'
+import type { Tell } from '../openvpn/log.ts'
 import type { PeerCertificates } from '../openvpn/proto/tls-engine.ts'
 import type { Endpoint } from '../openvpn/transport.ts'
 import type { SocketOptions } from '../platform/datagrams.ts'
@@ -41,7 +42,7 @@ export interface ClientOptions {
   /** The system's DNS, where it is not that of `/etc/resolv.conf`: another namespace's. */
   readonly resolvConf?: string | undefined
   readonly advisor?: Advisor | undefined
-  readonly log: (text: string) => void
+  readonly log: Tell
   /** The driver is gone: nothing works from then on. */
   readonly failed: (error: unknown) => void
 }

@@ -7,6 +7,7 @@ import type { ClientEvents, Verdict } from '../openvpn/client/client.ts'
 import type { Ask } from '../openvpn/client/credentials.ts'
 import { ManagedClient, statisticsOf } from '../openvpn/client/managed.ts'
 import type { ClientConfig } from '../openvpn/config/client-config.ts'
+import { flagOf, LEVEL, type Log, type Tell } from '../openvpn/log.ts'
 import { TlsError } from '../openvpn/tls.ts'
 import { createRunningClient, type RunningClient } from './client.ts'
 import { realClock } from './clock.ts'
@@ -19,9 +20,8 @@ export interface ConfiguredClientOptions {
   readonly ask: Ask
   readonly workers?: number | undefined
   readonly resolvConf?: string | undefined
-  readonly log: (text: string) => void
-  /** `verb` is changed: by the server, or at the management interface. */
-  readonly setVerbosity: (level: number) => void
+  /** `verb` and `mute` may be changed: by the server, or at the management interface. */
+  readonly log: Log
   readonly events: ClientEvents
   readonly failed: (error: unknown) => void
   /** Somebody asks for it at the management interface. */
@@ -43,18 +43,10 @@ export async function openConfiguredClient(
   config: ClientConfig,
   options: ConfiguredClientOptions,
 ): Promise<ConfiguredClient> {
-  const { workers, resolvConf, failed, signal } = options
+  const { workers, resolvConf, failed, signal, log } = options
   let running: RunningClient | undefined
-  let verbosity = config.verb
-  const log = (text: string) => {
-    options.log(text)
-    managed?.management.log(text)
-  }
-  const setVerbosity = (level: number) => {
-    verbosity = level
-    options.setVerbosity(level)
-  }
   const managed = config.management && createManaged()
+  const endLog = log.also((text, level) => managed?.management.log(text, flagOf(level)))
   const ask: Ask = (question) =>
     managed !== undefined && config.management?.queryPasswords === true
       ? managed.ask(question)
@@ -71,7 +63,7 @@ export async function openConfiguredClient(
         client: () => running?.client,
         date: realClock.date,
         signal,
-        verbosity: { get: () => verbosity, set: setVerbosity },
+        log,
       },
       {
         ...(typeof password === 'object' && { password: password.password }),
@@ -84,12 +76,22 @@ export async function openConfiguredClient(
     createRunningClient(
       driver,
       config,
-      { ask, version: VERSION, passphrase, workers, resolvConf, advisor: managed, log, failed },
+      {
+        ask,
+        version: VERSION,
+        passphrase,
+        workers,
+        resolvConf,
+        advisor: managed,
+        log: log.write,
+        failed,
+      },
       {
         ...events,
         connected(connection) {
-          const { verb } = connection.pushed
-          if (verb !== undefined) setVerbosity(verb)
+          const { verb, mute } = connection.pushed
+          log.verbosity = verb ?? log.verbosity
+          log.mute = mute ?? log.mute
           events.connected(connection)
         },
       },
@@ -105,6 +107,7 @@ export async function openConfiguredClient(
     running = await createWithKey(config, ask, create)
   } catch (error) {
     managed?.fatal(error instanceof Error ? error.message : String(error))
+    endLog()
     door?.close()
     throw error
   }
@@ -114,7 +117,7 @@ export async function openConfiguredClient(
     const lines = statisticsOf(counters, realClock.date()).map((pair) => pair.join(','))
     return ['OpenVPN STATISTICS', ...lines, 'END']
   }
-  const endStatus = keepStatus(config, statusText, log)
+  const endStatus = keepStatus(config, statusText, log.write)
   return {
     statusText,
     stop: () => client.stop(),
@@ -126,6 +129,7 @@ export async function openConfiguredClient(
         return verdict
       } finally {
         endStatus()
+        endLog()
         door?.close()
         await close()
       }
@@ -158,7 +162,7 @@ async function createWithKey(
 function keepStatus(
   { status }: ClientConfig,
   text: () => Promise<string[]>,
-  log: (text: string) => void,
+  log: Tell,
 ): () => void {
   if (status === undefined) return () => {}
   const file = openKeptFile(status.path)
@@ -166,7 +170,7 @@ function keepStatus(
     try {
       file.write(`${(await text()).join('\n')}\n`)
     } catch (error) {
-      log(`status: ${(error as Error).message}`)
+      log(`status: ${(error as Error).message}`, LEVEL.error)
     }
   }
   void write()

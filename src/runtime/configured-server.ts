@@ -6,6 +6,7 @@ import { isIP } from 'node:net'
 import type { DriverClient } from '../driver/client.ts'
 import type { Listener, ServerConfig } from '../openvpn/config/server-config.ts'
 import { commonNameOf, createIdentity } from '../openvpn/identity.ts'
+import { flagOf, LEVEL, type Log } from '../openvpn/log.ts'
 import { Management } from '../openvpn/management.ts'
 import { parseOption } from '../openvpn/proto/push.ts'
 import { serverDoor, serverOptions, serverSettings } from '../openvpn/server/configured.ts'
@@ -37,7 +38,8 @@ export interface ConfiguredOptions {
   readonly workers?: number | undefined
   /** Its files, opened while that was possible. */
   readonly kept: KeptFiles
-  readonly log: (text: string) => void
+  /** `verb` and `mute` may be changed at the management interface. */
+  readonly log: Log
   readonly failed: (error: unknown) => void
   /** Somebody asks for it at the management interface. */
   readonly signal: (name: ServerSignal) => void
@@ -82,13 +84,10 @@ export async function openConfiguredServer(
   let { passphrase } = options
   const { poolPersist } = config
   let running: RunningServer | undefined
-  let verbosity = config.verb
   const keyPassword = new KeyPassword()
   const management = config.management && createManagement()
-  const log = (text: string) => {
-    options.log(text)
-    management?.log(text)
-  }
+  const endLog = options.log.also((text, level) => management?.log(text, flagOf(level)))
+  const log = options.log.write
   const authority =
     management !== undefined && config.management?.clientAuth === true
       ? new ManagementAuthority(management)
@@ -131,12 +130,7 @@ export async function openConfiguredServer(
         date: realClock.date,
         signal: options.signal,
         questions: keyPassword,
-        verbosity: {
-          get: () => verbosity,
-          set: (level) => {
-            verbosity = level
-          },
-        },
+        log: options.log,
       }),
       {
         ...(typeof password === 'object' && { password: password.password }),
@@ -175,6 +169,7 @@ export async function openConfiguredServer(
       failed,
     )
   } catch (error) {
+    endLog()
     door?.close()
     throw error
   }
@@ -193,7 +188,7 @@ export async function openConfiguredServer(
       try {
         await write()
       } catch (error) {
-        log(`${what}: ${(error as Error).message}`)
+        log(`${what}: ${(error as Error).message}`, LEVEL.error)
       }
     }
     void once()
@@ -223,6 +218,7 @@ export async function openConfiguredServer(
     )
       continue
     await running.close()
+    endLog()
     door?.close()
     throw new Error(`the script of '${name === 'up' ? 'up' : 'route-up'}' has failed`)
   }
@@ -268,8 +264,9 @@ export async function openConfiguredServer(
       try {
         persist()
       } catch (error) {
-        log(`ifconfig-pool-persist: ${(error as Error).message}`)
+        log(`ifconfig-pool-persist: ${(error as Error).message}`, LEVEL.error)
       }
+      endLog()
       door?.close()
     },
   }

@@ -1,11 +1,21 @@
 /** The user-space driver within this process: devices are src/driver/worker/host.ts's, messages src/driver/server.ts's. */
 import { NetlinkServer } from '../driver/server.ts'
 import { DriverHost } from '../driver/worker/host.ts'
+import { LEVEL, type Tell } from '../openvpn/log.ts'
 
 export interface DriverLog {
   error(text: string): void
   info(text: string): void
   debug(text: string): void
+}
+
+/** Of a driver within a process that is something else: its messages among the others. */
+export function driverLog(tell: Tell): DriverLog {
+  return {
+    error: (text) => tell(text, LEVEL.error),
+    info: (text) => tell(text, LEVEL.steps),
+    debug: (text) => tell(text, LEVEL.packets),
+  }
 }
 
 /** The driver, without a way to reach it yet. */

@@ -13,6 +13,7 @@
 import type { DelReason } from '../../uapi/types.ts'
 import { encodeOccReply, OCC_EXIT, occOperation } from '../../wire/occ.ts'
 import type { DataChannel, DataPeer, PeerCounters } from '../data-channel.ts'
+import { LEVEL, packetText, type Tell } from '../log.ts'
 import {
   type AuthFailure,
   formatCrResponse,
@@ -74,7 +75,7 @@ export interface AttemptEvents {
   info(text: string): void
   rekeyed(keyId: number): void
   floated(): void
-  log(text: string): void
+  log: Tell
   ended(ending: Ending): void
 }
 
@@ -141,7 +142,10 @@ export class Attempt {
     this.#session = new Session(
       settings.session,
       {
-        send: (packet) => link.send(packet),
+        send: (packet) => {
+          events.log(packetText('out', packet), LEVEL.packets)
+          link.send(packet)
+        },
         certificates: (keyId, peer) => {
           this.#advance('exchanging')
           void this.#verify(keyId, peer)
@@ -176,6 +180,7 @@ export class Attempt {
 
   receive(packet: Uint8Array): void {
     if (this.#stage === 'ended') return
+    this.#events.log(packetText('in', packet), LEVEL.packets)
     const now = this.#world.now()
     const before = this.#session.peerSessionId
     this.#session.receive(packet, now)

@@ -11,8 +11,9 @@ import { formatPeerInfo } from '../../wire/peer-info.ts'
 import type { ClientConfig, ConnectionEntry } from '../config/client-config.ts'
 import { mergeNetwork, type NetworkOptions } from '../config/network.ts'
 import { type PushedOptions, readPushed } from '../config/pushed.ts'
+import { LEVEL, optionsText } from '../log.ts'
 import type { PendingMethod } from '../proto/messages.ts'
-import { clientProto, DEFAULT_DATA_CIPHERS } from '../proto/negotiate.ts'
+import { agreedText, clientProto, DEFAULT_DATA_CIPHERS } from '../proto/negotiate.ts'
 import { applyUpdate } from '../proto/push.ts'
 import type { Millis } from '../proto/reliable.ts'
 import type { PeerCertificates, TlsFactory } from '../proto/tls-engine.ts'
@@ -487,7 +488,7 @@ export class Client {
         info: (text) => this.#world.log(`the server says: ${text}`),
         rekeyed: (keyId) => this.#events.rekeyed(keyId),
         floated: () => {},
-        log: (text) => this.#world.log(text),
+        log: this.#world.log,
         ended: resolve,
       },
     )
@@ -518,13 +519,17 @@ export class Client {
   async #join(attempt: Attempt, parts: Joined, { options, negotiated }: Pushed): Promise<void> {
     const { entry, link, outer } = parts
     const config = this.#config
-    const { options: pushed, skipped, rejected } = readPushed(options, config)
+    const { log } = this.#world
+    log(`the server pushes: ${optionsText(options)}`, LEVEL.steps)
+    const { options: pushed, skipped, filtered, rejected } = readPushed(options, config)
     const unsuitable = unsuitableIn(config, pushed, rejected, negotiated.tlsEkm)
     if (unsuitable !== undefined) {
       attempt.abandon({ kind: 'unsuitable', text: unsuitable })
       return
     }
-    for (const { message } of skipped) this.#world.log(message)
+    for (const { message } of skipped) log(message)
+    if (filtered.length > 0) log(`left out by this profile: ${optionsText(filtered)}`, LEVEL.steps)
+    log(agreedText(negotiated), LEVEL.details)
     this.#keepToken(pushed, parts)
     this.#pushedOptions = options
     this.#world.setBuffers(link.transport.fd, pushed)

@@ -4,6 +4,7 @@
  */
 import type { ClientConfig, ConnectionEntry } from '../config/client-config.ts'
 import type { PeerCounters } from '../data-channel.ts'
+import type { Log } from '../log.ts'
 import {
   Management,
   type ManagementOptions,
@@ -23,7 +24,8 @@ export interface ManagedParts {
   client(): Client | undefined
   date(): Date
   signal: ManagementTarget['signal']
-  readonly verbosity: { get(): number; set(level: number): void }
+  /** What is told, and how much of it. */
+  readonly log: Log
 }
 
 /** What is waited for: of a type (`Auth`), with what has come so far. */
@@ -217,17 +219,23 @@ export class ManagedClient implements Advisor {
   }
 
   #target(): ManagementTarget {
-    const { title, pid, client, date, signal, verbosity, config } = this.#parts
+    const { title, pid, client, date, signal, log, config } = this.#parts
     const counters = async () => client()?.attempt?.counters()
     return {
       title,
       pid,
       signal,
       get verbosity() {
-        return verbosity.get()
+        return log.verbosity
       },
       set verbosity(level) {
-        verbosity.set(level)
+        log.verbosity = level
+      },
+      get mute() {
+        return log.mute
+      },
+      set mute(count) {
+        log.mute = count
       },
       status: async () => undefined,
       statistics: async () => statisticsOf(await counters(), date()),

@@ -7,6 +7,7 @@
 import type { ClientConfig } from '../config/client-config.ts'
 import { splitLine } from '../config/syntax.ts'
 import type { DataChannel } from '../data-channel.ts'
+import { LEVEL, type Tell } from '../log.ts'
 import type { DnsPlan, InterfaceAddress, Network, SystemRoute } from '../network.ts'
 import type { Millis } from '../proto/reliable.ts'
 import {
@@ -29,7 +30,7 @@ export interface TunnelWorld {
     command: readonly string[],
     environment: Environment,
   ): Promise<{ readonly status: number; readonly output: string }>
-  log(text: string): void
+  log: Tell
 }
 
 type Hook = 'up' | 'down' | 'route-up' | 'route-pre-down' | 'dns-up' | 'dns-down' | 'ipchange'
@@ -206,6 +207,7 @@ export class Tunnel {
     try {
       this.#world.network.addRoute(route)
       this.#routes.push(route)
+      this.#world.log(`route added: ${routeText(route)}`, LEVEL.steps)
     } catch (error) {
       // One that is there already does the same, and stays when this one goes.
       this.#world.log((error as Error).message)
@@ -216,6 +218,7 @@ export class Tunnel {
     this.#routes = this.#routes.filter((other) => other !== route)
     try {
       this.#world.network.removeRoute(route)
+      this.#world.log(`route removed: ${routeText(route)}`, LEVEL.steps)
     } catch (error) {
       this.#world.log((error as Error).message)
     }
@@ -266,7 +269,7 @@ export class Tunnel {
     if (status === 0) return
     const text = `the ${type} command failed with status ${status}: ${command}`
     if (type === 'up') throw new Error(text)
-    this.#world.log(text)
+    this.#world.log(text, LEVEL.error)
   }
 
   #wait(time: Millis): Promise<void> {
@@ -274,6 +277,12 @@ export class Tunnel {
       this.#world.schedule(this.#world.now() + time, resolve)
     })
   }
+}
+
+function routeText({ destination, prefix, gateway, ifindex, unreachable }: SystemRoute): string {
+  if (unreachable === true) return `${destination}/${prefix} to nowhere`
+  const way = gateway === undefined ? '' : ` by ${gateway}`
+  return `${destination}/${prefix}${way}, interface ${ifindex}`
 }
 
 function routeKey(route: SystemRoute): string {

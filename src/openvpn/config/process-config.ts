@@ -7,6 +7,8 @@ import type { Millis } from './values.ts'
 
 export interface ProcessConfig {
   readonly verb: number
+  /** Messages of one kind in a row that are told; 0: all. */
+  readonly mute: number
   readonly log: { readonly path: string; readonly append: boolean } | undefined
   readonly suppressTimestamps: boolean
   readonly machineReadableOutput: boolean
@@ -60,6 +62,7 @@ export function readProcess(fields: Fields): ProcessConfig {
   const interval = settings.args('status')?.interval
   return {
     verb: settings.args('verb')?.level ?? 1,
+    mute: settings.args('mute')?.count ?? 0,
     log:
       append !== undefined
         ? { path: append, append: true }

@@ -101,7 +101,8 @@ describe("a server's reply", () => {
       ['10.0.0.0'],
     )
     assert.equal(reply.options.routeGateway, undefined)
-    assert.equal(reply.skipped.length, 2)
+    assert.deepEqual(reply.filtered, ['route 192.168.0.0 255.255.0.0', 'route-gateway 10.0.0.1'])
+    assert.deepEqual(reply.skipped, [])
     assert.equal(reply.rejected, undefined)
     assert.equal(readPushed(['redirect-gateway def1'], filters).rejected, 'redirect-gateway def1')
   })

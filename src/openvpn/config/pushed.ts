@@ -33,6 +33,7 @@ export interface PushedOptions extends NetworkOptions {
   readonly environment: readonly (readonly [name: string, value: string])[]
   readonly echo: readonly string[]
   readonly verb: number | undefined
+  readonly mute: number | undefined
 }
 
 /** What is before a packet that is not compressed: nothing, or a framing that the driver has not. */
@@ -48,6 +49,8 @@ export interface PushedReply {
   /** Options that were left out, with the reason. */
   readonly skipped: readonly Problem[]
   readonly notes: readonly Note[]
+  /** Options that the profile itself leaves out. */
+  readonly filtered: readonly string[]
   /** The option that `pull-filter reject` is about: the client lets go of this server. */
   readonly rejected: string | undefined
 }
@@ -85,23 +88,26 @@ export interface PullFilters {
 /** Reads the options of a push reply, each as in the message: `route 10.1.0.0 255.255.0.0`. Never throws. */
 export function readPushed(options: readonly string[], filters: PullFilters): PushedReply {
   const kept: string[] = []
+  const filtered: string[] = []
   const skipped: Problem[] = []
   let rejected: string | undefined
   for (const option of options) {
     const filter = filters.pullFilters.find(({ prefix }) => option.startsWith(prefix))
-    const skip = (message: string) => skipped.push({ place: PLACE, code: 'context', message })
     if (filter?.action === 'reject') rejected ??= option
-    else if (filter?.action === 'ignore') skip(`'${option}': a pull-filter ignores it`)
+    else if (filter?.action === 'ignore') filtered.push(option)
     else if (filters.routeNopull && NOPULL.has(/^\S*/.exec(option)![0])) {
-      skip(`'${option}': route-nopull`)
-    } else if (/[\r\n]/.test(option)) skip('an option with a line break in it')
-    else kept.push(option)
+      filtered.push(option)
+    } else if (/[\r\n]/.test(option)) {
+      const message = 'an option with a line break in it'
+      skipped.push({ place: PLACE, code: 'context', message })
+    } else kept.push(option)
   }
   const settings = parsePushed(kept)
   return {
     options: pushedOptions(settings),
     skipped: [...skipped, ...settings.problems],
     notes: settings.notes,
+    filtered,
     rejected,
   }
 }
@@ -147,6 +153,7 @@ function pushedOptions(settings: Settings): PushedOptions {
       args.words.join(' '),
     ),
     verb: settings.args('verb')?.level,
+    mute: settings.args('mute')?.count,
   }
 }
 

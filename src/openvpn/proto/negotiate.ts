@@ -23,6 +23,12 @@ export interface Negotiated {
   exitMessage: boolean
 }
 
+/** What was agreed on, for the log. */
+export function agreedText({ cipher, tlsEkm, epoch, dynamicWrap }: Negotiated): string {
+  const keys = epoch ? 'with epochs' : tlsEkm ? "from TLS' exporter" : 'from the key messages'
+  return `agreed: ${cipher}, keys ${keys}${dynamicWrap ? ', dynamic tls-crypt' : ''}`
+}
+
 /** Why it does not work: `reason` for people here; `tell` for the client's, with AUTH_FAILED. */
 export interface Refused {
   refused: string

@@ -17,6 +17,7 @@ import { type PeerInfo, Proto, parsePeerInfo } from '../../wire/peer-info.ts'
 import { ipv4ToNumber } from '../config/values.ts'
 import type { DataChannel, DataPeer, PeerCounters } from '../data-channel.ts'
 import type { IpPool, Lease } from '../ip-pool.ts'
+import { LEVEL, optionsText, packetText, type Tell } from '../log.ts'
 import type { Network as SystemNetwork, SystemRoute } from '../network.ts'
 import type { Opening } from '../proto/cookie.ts'
 import {
@@ -27,7 +28,7 @@ import {
   formatOrder,
   parseMessage,
 } from '../proto/messages.ts'
-import { type Negotiated, negotiateAsServer } from '../proto/negotiate.ts'
+import { agreedText, type Negotiated, negotiateAsServer } from '../proto/negotiate.ts'
 import { encodePush } from '../proto/push.ts'
 import type { Millis } from '../proto/reliable.ts'
 import { Session, type SessionSettings } from '../proto/session.ts'
@@ -65,7 +66,7 @@ export interface ClientHost {
   claim(client: ServerClient): Promise<void>
   moved(client: ServerClient, from: string): void
   gone(client: ServerClient): void
-  log(text: string): void
+  log: Tell
 }
 
 /** The options string, as an answer to the client's. */
@@ -153,7 +154,10 @@ export class ServerClient implements ClientIdentity {
     this.session = new Session(
       settings,
       {
-        send: (packet) => this.link.send(packet),
+        send: (packet) => {
+          this.#tell(packetText('out', packet), LEVEL.packets)
+          this.link.send(packet)
+        },
         certificates: (keyId, peer) => this.#certificates(keyId, peer),
         hello: (keyId, hello) => this.#hello(keyId, hello),
         ready: (keyId) => this.#ready(keyId),
@@ -234,6 +238,7 @@ export class ServerClient implements ClientIdentity {
       if (this.#early.length < MAX_EARLY) this.#early.push(packet.slice())
       return
     }
+    this.#tell(packetText('in', packet), LEVEL.packets)
     this.lastSeen = this.#host.date()
     this.session.receive(packet, this.#host.now())
     this.#schedule()
@@ -342,6 +347,8 @@ export class ServerClient implements ClientIdentity {
       return
     }
     this.#info = parsePeerInfo(hello.peerInfo)
+    const info = [...this.#info.entries].map((entry) => entry.join('='))
+    if (info.length > 0) this.#tell(`it says of itself: ${info.join(', ')}`, LEVEL.details)
     this.#options = hello.options
     this.username = username
     this.#stage = 'deciding'
@@ -460,6 +467,10 @@ export class ServerClient implements ClientIdentity {
     })
   }
 
+  #tell(text: string, level: number): void {
+    this.#host.log(`${this.text}: ${text}`, level)
+  }
+
   #message(text: string): void {
     const message = parseMessage(text)
     switch (message.kind) {
@@ -535,6 +546,7 @@ export class ServerClient implements ClientIdentity {
       return
     }
     this.#agreed = result.negotiated
+    this.#tell(agreedText(result.negotiated), LEVEL.details)
     this.session.agree(result.negotiated)
     try {
       this.#peer = await this.link.join(data, () => this.#addPeer(peerId, lease))
@@ -552,17 +564,16 @@ export class ServerClient implements ClientIdentity {
     this.#since = this.#host.date()
     this.#deadline = this.#host.now() + (this.#sessionTimeout() ?? Number.POSITIVE_INFINITY)
     this.#activeAt = this.#host.now()
-    this.#pushes = encodePush(
-      'PUSH_REPLY',
-      pushedOptions(settings, own, {
-        peerId,
-        v4: lease.v4,
-        v6: lease.v6,
-        formats: result.push,
-        tunMtu: this.#info.mtu === undefined ? undefined : settings.tunMtu,
-        authToken: this.#token,
-      }),
-    )
+    const options = pushedOptions(settings, own, {
+      peerId,
+      v4: lease.v4,
+      v6: lease.v6,
+      formats: result.push,
+      tunMtu: this.#info.mtu === undefined ? undefined : settings.tunMtu,
+      authToken: this.#token,
+    })
+    this.#pushes = encodePush('PUSH_REPLY', options)
+    this.#tell(`it is pushed: ${optionsText(options)}`, LEVEL.steps)
     this.#push()
     this.#host.log(`${this.text}: connected, ${[lease.v4, lease.v6].filter(Boolean).join(' ')}`)
     this.#host.policy.connected?.(this.facts!)

@@ -1,4 +1,5 @@
 /** A server as the management interface commands it, and what it tells there. */
+import type { Log } from '../log.ts'
 import type { ManagedQuestions, Management, ManagementTarget } from '../management.ts'
 import { formatOrder } from '../proto/messages.ts'
 import { splitOptions } from '../proto/push.ts'
@@ -18,7 +19,8 @@ export interface ManagedParts {
   signal: ManagementTarget['signal']
   /** Asks for the password of the private key there. */
   readonly questions?: ManagedQuestions
-  readonly verbosity: { get(): number; set(level: number): void }
+  /** What is told, and how much of it. */
+  readonly log: Log
 }
 
 /** The one question of a server: the password of its private key (`management-query-passwords`). */
@@ -59,7 +61,7 @@ export class KeyPassword implements ManagedQuestions {
 }
 
 export function managedServer(parts: ManagedParts): ManagementTarget {
-  const { title, pid, server, authority, date, signal, verbosity, questions } = parts
+  const { title, pid, server, authority, date, signal, log, questions } = parts
   const clients = async (): Promise<StatusClient[]> => (await server()?.status()) ?? []
   return {
     title,
@@ -67,10 +69,16 @@ export function managedServer(parts: ManagedParts): ManagementTarget {
     signal,
     ...(questions !== undefined && { questions }),
     get verbosity() {
-      return verbosity.get()
+      return log.verbosity
     },
     set verbosity(level) {
-      verbosity.set(level)
+      log.verbosity = level
+    },
+    get mute() {
+      return log.mute
+    },
+    set mute(count) {
+      log.mute = count
     },
     status: async () => ({ title, now: date(), clients: await clients() }),
     async load() {

@@ -9,6 +9,7 @@
 import { Opcode, opcodeOf } from '../../wire/opcode.ts'
 import type { DataChannel, PeerCounters } from '../data-channel.ts'
 import type { IpPool } from '../ip-pool.ts'
+import { LEVEL, type Tell } from '../log.ts'
 import type { Network as SystemNetwork } from '../network.ts'
 import { Door, type DoorRefusal, type DoorSettings, type Opening } from '../proto/cookie.ts'
 import { FrequencyLimit } from '../proto/limits.ts'
@@ -43,7 +44,7 @@ export interface ServerParts {
   date(): Date
   random(count: number): Uint8Array
   schedule(at: Millis, call: () => void): () => void
-  log(text: string): void
+  log: Tell
 }
 
 /** What became of packets that no client has. */
@@ -201,8 +202,8 @@ export class Server implements ClientHost {
     return this.#parts.schedule(at, call)
   }
 
-  log(text: string): void {
-    this.#parts.log(text)
+  log(text: string, level?: number): void {
+    this.#parts.log(text, level)
   }
 
   session(opening: Opening, client: () => { options: string }): SessionSettings {
@@ -267,7 +268,7 @@ export class Server implements ClientHost {
       void other.end('another client has its address now')
     }
     this.#remember(key, client)
-    this.log(`${from}: is heard from ${client.text} now`)
+    this.log(`${from}: is heard from ${client.text} now`, LEVEL.keys)
   }
 
   gone(client: ServerClient): void {
@@ -288,12 +289,12 @@ export class Server implements ClientHost {
 
   #datagram(transport: DatagramTransport, index: number, packet: Uint8Array, path: Path): void {
     if (packet.length < MIN_PACKET) {
-      this.#stray('no-packet')
+      this.#stray('no-packet', path)
       return
     }
     const opcode = opcodeOf(packet[0]!)
     if (opcode === Opcode.DataV1 || opcode === Opcode.DataV2) {
-      this.#stray('data')
+      this.#stray('data', path)
       return
     }
     const key = keyOf(index, path)
@@ -305,10 +306,10 @@ export class Server implements ClientHost {
     if (this.#closing !== undefined) return
     const greeting = this.#door.greet(packet, key, this.#unixSeconds())
     if (greeting.action === 'drop') {
-      this.#stray(greeting.reason)
+      this.#stray(greeting.reason, path)
     } else if (greeting.action === 'reply') {
       const allowed = this.#answers.take(this.now())
-      this.#stray(allowed ? 'answered' : 'too-often')
+      this.#stray(allowed ? 'answered' : 'too-often', path)
       if (allowed) transport.send(greeting.packet, path)
     } else {
       const client = this.#welcome(new TransportLink(transport, path), greeting.opening)
@@ -337,7 +338,7 @@ export class Server implements ClientHost {
         }
         const greeting = this.#door.greetStream(packet)
         if (greeting.action === 'create') client = this.#welcome(link, greeting.opening)
-        else if (greeting.action === 'drop') this.#stray(greeting.reason)
+        else if (greeting.action === 'drop') this.#stray(greeting.reason, stream.path)
         endSilence()
         if (client === undefined) stream.close()
         else client.receive(packet)
@@ -355,16 +356,17 @@ export class Server implements ClientHost {
     const handshakes = this.#clients.size - connected
     const limit = Math.max(MIN_HANDSHAKES, this.settings.maxClients)
     if (handshakes >= limit) {
-      this.#stray('too-many-clients')
+      this.#stray('too-many-clients', link.path)
       return undefined
     }
     if (this.#arrivals?.take(this.now()) === false) {
-      this.#stray('too-often')
+      this.#stray('too-often', link.path)
       return undefined
     }
     const { commonNameOf } = this.#parts
     const client = new ServerClient(this, this.#nextId++, link, opening, commonNameOf)
     this.#clients.add(client)
+    this.log(`${client.text}: begins a handshake`, LEVEL.steps)
     return client
   }
 
@@ -388,7 +390,9 @@ export class Server implements ClientHost {
     else this.#byAddress.set(key, left)
   }
 
-  #stray(reason: StrayReason): void {
+  #stray(reason: StrayReason, { remote }: Path): void {
+    const level = reason === 'data' || reason === 'answered' ? LEVEL.packets : LEVEL.details
+    this.log(`${remote.address}, port ${remote.port}: a packet of nobody's: ${reason}`, level)
     this.strays.set(reason, (this.strays.get(reason) ?? 0) + 1)
   }
 

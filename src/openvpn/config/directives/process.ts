@@ -16,7 +16,6 @@ import { both, type Directives, honoured, noop, refused } from './directive.ts'
 
 const DAY = 86_400
 const foreground = noop('the program stays in the foreground, as service managers want it')
-const quiet = noop('what others could cause again and again is counted, not told one by one')
 
 export const process = {
   config: {
@@ -35,13 +34,13 @@ export const process = {
     args: { level: integer(0, 11) },
     ...both(honoured),
     pushed: honoured,
-    doc: 'How much is logged: 0 errors only, 1 to 4 usual, 5 and more for finding faults',
+    doc: 'How much is logged: 0 errors, 1 who comes, goes and is refused, 2 keys, 3 steps, what is pushed and routes, 4 what was agreed on, 6 each control packet. 1 where it is not said; 3 is good for most',
   },
   mute: {
     args: { count: integer(0, 0x7fffffff) },
-    ...both(quiet),
-    pushed: quiet,
-    doc: 'Messages of one kind in a row',
+    ...both(honoured),
+    pushed: honoured,
+    doc: 'Messages of one kind in a row that are told: those that differ in numbers only are of one kind. 0 for all',
   },
   log: { args: { file }, ...both(honoured), doc: 'File that messages go to; it begins anew' },
   'log-append': { args: { file }, ...both(honoured), doc: 'File that messages are added to' },
