@@ -11,14 +11,7 @@ import type { Environment } from './compose.ts'
 import { attempt, CliError, EXIT } from './errors.ts'
 import { formatKeyInfo, toJson } from './format.ts'
 import { KEY_FILE_BYTES, parseKeyFile } from './key-file.ts'
-import {
-  type DriverOptions,
-  findLink,
-  useDriver,
-  withDriver,
-  withExamples,
-  withJson,
-} from './options.ts'
+import { type DriverOptions, useDevice, withDriver, withExamples, withJson } from './options.ts'
 
 interface SlotOptions extends DriverOptions {
   slot: Slot
@@ -73,9 +66,7 @@ export function keyCommand(environment: Environment): Command {
       const directions = dataKeys(key, role, epoch ? EPOCH_SECRET_BYTES : keySize)
       key.fill(0)
       try {
-        await useDriver(environment, options, async (driver) => {
-          const { ifindex, kind } = await findLink(driver, name)
-          const client = await driver.client(kind)
+        await useDevice(environment, options, name, async (client, ifindex) => {
           const { slot, id, cipher } = options
           await attempt(`cannot give peer ${peer} of ${name} a key`, () =>
             client.keyNew(ifindex, {
@@ -101,9 +92,7 @@ export function keyCommand(environment: Environment): Command {
     .argument('<peer>', 'peer id', peerId)
     .addOption(slotOption())
     .action((name: string, peer: number, options: SlotOptions) =>
-      useDriver(environment, options, async (driver) => {
-        const { ifindex, kind } = await findLink(driver, name)
-        const client = await driver.client(kind)
+      useDevice(environment, options, name, async (client, ifindex) => {
         const key: KeyInfo = await attempt(`cannot read the key of peer ${peer} of ${name}`, () =>
           client.keyGet(ifindex, peer, options.slot),
         )
@@ -118,9 +107,7 @@ export function keyCommand(environment: Environment): Command {
     .argument('<dev>', 'interface: name or index', device)
     .argument('<peer>', 'peer id', peerId)
     .action((name: string, peer: number, options: DriverOptions) =>
-      useDriver(environment, options, async (driver) => {
-        const { ifindex, kind } = await findLink(driver, name)
-        const client = await driver.client(kind)
+      useDevice(environment, options, name, async (client, ifindex) => {
         await attempt(`cannot swap the keys of peer ${peer} of ${name}`, () =>
           client.keySwap(ifindex, peer),
         )
@@ -134,9 +121,7 @@ export function keyCommand(environment: Environment): Command {
     .argument('<peer>', 'peer id', peerId)
     .addOption(slotOption())
     .action((name: string, peer: number, options: SlotOptions) =>
-      useDriver(environment, options, async (driver) => {
-        const { ifindex, kind } = await findLink(driver, name)
-        const client = await driver.client(kind)
+      useDevice(environment, options, name, async (client, ifindex) => {
         await attempt(`cannot remove the key of peer ${peer} of ${name}`, () =>
           client.keyDel(ifindex, peer, options.slot),
         )
@@ -146,16 +131,14 @@ export function keyCommand(environment: Environment): Command {
   const generate = new Command('generate')
     .description('make key material for both ends of a peer')
     .argument('[file]', 'a new file, readable by its owner only; - for stdout', '-')
-    .action((file: string) => {
+    .action(async (file: string) => {
       const key = environment.randomBytes(KEY_FILE_BYTES)
       const text = formatStaticKey(key)
       key.fill(0)
       if (file === '-') return environment.print(text.trimEnd())
-      try {
-        writeFileSync(file, text, { flag: 'wx', mode: 0o600 })
-      } catch (error) {
-        throw new CliError(`cannot write ${file}: ${(error as Error).message}`)
-      }
+      await attempt(`cannot write ${file}`, () =>
+        writeFileSync(file, text, { flag: 'wx', mode: 0o600 }),
+      )
     })
 
   withExamples(

@@ -1,5 +1,6 @@
 /** Options that many commands share, and the driver they lead to. */
 import { type Command, Option } from 'commander'
+import type { DriverClient } from '../driver/client.ts'
 import { DEFAULT_SOCKET } from '../driver/socket-path.ts'
 import { ApiError } from '../uapi/errno.ts'
 import type { Link } from '../uapi/types.ts'
@@ -53,6 +54,19 @@ export async function useDriver<T>(
   } finally {
     driver.close()
   }
+}
+
+/** Does something about a device: with a client that speaks of its kind, and its index. */
+export function useDevice<T>(
+  environment: Environment,
+  options: DriverOptions,
+  device: string,
+  use: (client: DriverClient, ifindex: number) => Promise<T>,
+): Promise<T> {
+  return useDriver(environment, options, async (driver) => {
+    const { ifindex, kind } = await findLink(driver, device)
+    return use(await driver.client(kind), ifindex)
+  })
 }
 
 /** The device with this name or index. Throws a CliError that says which there are. */

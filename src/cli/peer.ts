@@ -25,6 +25,7 @@ import { formatPeer, formatTime, toJson } from './format.ts'
 import {
   type DriverOptions,
   findLink,
+  useDevice,
   useDriver,
   withDriver,
   withExamples,
@@ -109,9 +110,7 @@ export function peerCommand(environment: Environment): Command {
       if (Object.keys(change).length === 1) {
         throw new CliError('nothing to change: expected one option at least', EXIT.usage)
       }
-      return useDriver(environment, options, async (driver) => {
-        const { ifindex, kind } = await findLink(driver, name)
-        const client = await driver.client(kind)
+      return useDevice(environment, options, name, async (client, ifindex) => {
         await attempt(`cannot change peer ${id} of ${name}`, () => client.peerSet(ifindex, change))
       })
     })
@@ -122,9 +121,7 @@ export function peerCommand(environment: Environment): Command {
     .argument('<dev>', 'interface: name or index', device)
     .argument('[id]', 'peer id', peerId)
     .action((name: string, id: number | undefined, options: DriverOptions) =>
-      useDriver(environment, options, async (driver) => {
-        const { ifindex, kind } = await findLink(driver, name)
-        const client = await driver.client(kind)
+      useDevice(environment, options, name, async (client, ifindex) => {
         const all = { extended: client.extended }
         if (id === undefined) {
           const what = `cannot list the peers of ${name}`
@@ -148,9 +145,7 @@ export function peerCommand(environment: Environment): Command {
     .argument('<dev>', 'interface: name or index', device)
     .argument('<id>', 'peer id', peerId)
     .action((name: string, id: number, options: DriverOptions) =>
-      useDriver(environment, options, async (driver) => {
-        const { ifindex, kind } = await findLink(driver, name)
-        const client = await driver.client(kind)
+      useDevice(environment, options, name, async (client, ifindex) => {
         await attempt(`cannot remove peer ${id} of ${name}`, () => client.peerDel(ifindex, id))
       }),
     )

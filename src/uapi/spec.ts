@@ -362,6 +362,23 @@ const linkReply = {
   optional: [],
 } as const satisfies Message
 
+/** What a peer is told at its making, and may be told anew. */
+const peerSettings = [
+  'remote-ipv4',
+  'remote-ipv6',
+  'remote-ipv6-scope-id',
+  'remote-port',
+  'vpn-ipv4',
+  'vpn-ipv6',
+  'local-ipv4',
+  'local-ipv6',
+  'keepalive-interval',
+  'keepalive-timeout',
+  'tx-id',
+  'mssfix',
+  'swap-wait-ms',
+] as const
+
 export const commands = {
   'peer-new': {
     doc: 'Adds a peer. In point-to-point mode it takes the place of the one that is there.',
@@ -369,21 +386,7 @@ export const commands = {
       ifindex: true,
       nest: 'peer',
       required: ['id', 'socket'],
-      optional: [
-        'remote-ipv4',
-        'remote-ipv6',
-        'remote-ipv6-scope-id',
-        'remote-port',
-        'vpn-ipv4',
-        'vpn-ipv6',
-        'local-ipv4',
-        'local-ipv6',
-        'keepalive-interval',
-        'keepalive-timeout',
-        'tx-id',
-        'mssfix',
-        'swap-wait-ms',
-      ],
+      optional: peerSettings,
     },
   },
   'peer-set': {
@@ -392,21 +395,7 @@ export const commands = {
       ifindex: true,
       nest: 'peer',
       required: ['id'],
-      optional: [
-        'remote-ipv4',
-        'remote-ipv6',
-        'remote-ipv6-scope-id',
-        'remote-port',
-        'vpn-ipv4',
-        'vpn-ipv6',
-        'local-ipv4',
-        'local-ipv6',
-        'keepalive-interval',
-        'keepalive-timeout',
-        'tx-id',
-        'mssfix',
-        'swap-wait-ms',
-      ],
+      optional: peerSettings,
     },
   },
   'peer-get': {
