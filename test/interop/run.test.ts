@@ -237,7 +237,8 @@ for (const [series, transport, load] of LONG) {
     before(async () => {
       lab = openLab()
       const side = { program: programs[series]!, offload: true, more: ['tun-mtu 1400'] }
-      far = lab.startServer({ ...side, more: [...side.more, 'reneg-sec 5'] }, transport)
+      const more = [...side.more, 'reneg-sec 5', 'keepalive 1 5']
+      far = lab.startServer({ ...side, more }, transport)
       await far.says(STARTED)
       near = lab.startClient(side, transport)
       await near.says(STARTED)

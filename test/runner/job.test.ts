@@ -74,6 +74,13 @@ const rows: Row[] = [
       ['three', 'all of it'],
     ],
   },
+  {
+    why: 'all of it is skipped',
+    source: `${head}describe('all', { skip: 'a reason' }, () => { it('inner', () => {}) })`,
+    failed: [],
+    passed: 0,
+    skipped: [['all', 'a reason']],
+  },
 ]
 
 for (const runtime of ['bun', 'node'] as const) {
