@@ -4,6 +4,7 @@ import { type Command, Option } from 'commander'
 import type { ProcessConfig } from '../openvpn/config/process-config.ts'
 import { Log } from '../openvpn/log.ts'
 import { becomeUser } from '../platform/privileges.ts'
+import { keepTunDoor } from '../platform/tun-door.ts'
 import type { DriverKind } from '../runtime/driver-client.ts'
 import { groupId, userId } from '../runtime/users.ts'
 import { workers } from './arguments.ts'
@@ -58,6 +59,7 @@ function lineOf(
 export function giveUpRoot({ user, group }: ProcessConfig): void {
   if (user === undefined && group === undefined) return
   const uid = user === undefined ? undefined : userId(user)
+  if (uid !== undefined) keepTunDoor(uid)
   becomeUser(uid, group === undefined ? undefined : groupId(group))
 }
 

@@ -8,6 +8,7 @@ import { LEVEL, type Log, type Tell } from '../openvpn/log.ts'
 import type { ConnectedClient, ServerPolicy } from '../openvpn/server/policy.ts'
 import { realAddress } from '../openvpn/status.ts'
 import { limitThread } from '../platform/privileges.ts'
+import { checkTun } from '../platform/tun-door.ts'
 import {
   type ConfiguredServer,
   type KeptFiles,
@@ -110,12 +111,14 @@ class ServerProcess {
   #running: ConfiguredServer | undefined
   #config: ServerConfig | undefined
   #next: ServerConfig | undefined
+  #kept: KeptFiles
   #wake: () => void = () => {}
 
   constructor(environment: Environment, driver: OpenedDriver, parts: ProcessParts) {
     this.#environment = environment
     this.#driver = driver
     this.#parts = parts
+    this.#kept = parts.kept
     environment.onInterrupt(() => this.#signal('SIGTERM'))
     for (const name of ['SIGHUP', 'SIGUSR1', 'SIGUSR2'] as const) {
       environment.onSignal(name, () => this.#signal(name))
@@ -147,11 +150,11 @@ class ServerProcess {
   }
 
   #open(config: ServerConfig): Promise<ConfiguredServer> {
-    const { log, workers, kept } = this.#parts
+    const { log, workers } = this.#parts
     return openConfiguredServer(this.#driver.client, config, {
       policy: announcing(log.write),
       workers,
-      kept,
+      kept: this.#kept,
       log,
       failed: (error) => {
         log.write(`the driver has failed: ${textOf(error)}`, LEVEL.error)
@@ -188,17 +191,22 @@ class ServerProcess {
       log('the configuration was read anew; clients stay connected')
       return
     }
-    if (config.user !== undefined || config.group !== undefined) {
-      const what = anew ? 'a new start' : `a change of ${fixed.join(', ')}`
+    // Whatever fails here leaves the server as it is.
+    if (fixed.includes('user') || fixed.includes('group')) {
       throw new Error(
-        `${what} takes privileges that were given up: end this process and start another`,
+        'a change of user or group takes a new process: end this one and start another',
       )
     }
+    if (this.#driver.kind === 'own') checkTun()
+    if (fixed.some((name) => KEPT_FILES.has(name))) this.#kept = openKeptFiles(config)
     log(anew ? 'starting anew' : `starting anew, because of: ${fixed.join(', ')}`)
     this.#next = config
     this.#wake()
   }
 }
+
+/** What `KeptFiles` are of. */
+const KEPT_FILES: ReadonlySet<string> = new Set(['status', 'poolPersist'])
 
 function announcing(log: Tell): ServerPolicy {
   return {

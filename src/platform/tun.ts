@@ -25,9 +25,6 @@ import {
   NLM_F_ACK,
   NLM_F_REQUEST,
   NLMSGHDR,
-  O_CLOEXEC,
-  O_NONBLOCK,
-  O_RDWR,
   RTM_GETLINK,
   RTM_NEWLINK,
   SIOCETHTOOL,
@@ -48,7 +45,7 @@ import {
   TUNSETOFFLOAD,
 } from './layout.ts'
 import { openLibc } from './libc.ts'
-import { blockOfText, createBlock } from './memory.ts'
+import { createBlock } from './memory.ts'
 import {
   askNetlink,
   decodeAttributes,
@@ -59,8 +56,8 @@ import {
 } from './netlink.ts'
 import { inNetns, netnsId, ownNetnsId } from './netns.ts'
 import type { Syscalls } from './syscalls.ts'
+import { openTunFile, TUN_PATH } from './tun-door.ts'
 
-const CLONE_DEVICE = '/dev/net/tun'
 const DEFAULT_NAME = 'ovpn%d' // as the kernel names an `ovpn` link that was given no name
 const PASSING_NAME = 'ovpnnew%d' // while the device is on its way to another namespace
 const NAME_CHARS = 15
@@ -168,19 +165,18 @@ export function openTun(options: TunOptions = {}, os: Syscalls = openLibc()): Tu
 }
 
 function openQueue(os: Syscalls): number {
-  const path = blockOfText(CLONE_DEVICE)
-  const fd = os.open(path.base, O_RDWR | O_NONBLOCK | O_CLOEXEC, 0)
+  const fd = openTunFile(os)
   if (fd >= 0) return fd
-  throw new OsError(-fd, 'open', `cannot open ${CLONE_DEVICE}; ${remedyOfOpen(-fd)}`)
+  throw new OsError(-fd, 'open', `cannot open ${TUN_PATH}; ${remedyOfOpen(-fd)}`)
 }
 
 function remedyOfOpen(errno: number): string {
   if (errno === E.ENOENT) {
-    return `make it (mkdir -p /dev/net; mknod ${CLONE_DEVICE} c 10 200), or start the container with --device ${CLONE_DEVICE}`
+    return `make it (mkdir -p /dev/net; mknod ${TUN_PATH} c 10 200), or start the container with --device ${TUN_PATH}`
   }
   if (errno === E.ENODEV) return 'the kernel has no TUN driver: modprobe tun'
   if (errno === E.EPERM || errno === E.EACCES) {
-    return `it is closed to this process: start the container with --device ${CLONE_DEVICE}, or allow reading and writing it`
+    return `it is closed to this process: start the container with --device ${TUN_PATH}, or allow reading and writing it`
   }
   return 'see the error'
 }

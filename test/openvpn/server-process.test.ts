@@ -161,6 +161,14 @@ describe('ovpn server', { skip: withoutProgram('2.6') }, () => {
     await until('the status', () => /^client,.*192\.0\.2\.2:\d+,/m.test(read('status')), SECONDS)
     await until('the pool', () => /^client,10\.8\.2\.2/m.test(read('pool')), SECONDS)
 
+    // A new interface, though /dev/net/tun is root's alone.
+    const starts = (running: Running) => running.stdout.match(new RegExp(STARTED, 'g'))?.length
+    server.kill('SIGUSR1')
+    await until('the server', () => starts(server) === 2, SECONDS)
+    await until('the client', () => starts(client) === 2, SECONDS)
+    assert.equal(await ping('10.8.2.1'), 3)
+    assert(!tasks().some(excess), 'its threads have no more than before')
+
     await stop(client)
     await stop(server)
     assert.equal(server.status, 0)
