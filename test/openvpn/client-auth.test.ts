@@ -156,7 +156,6 @@ describe('passwords of our client', { skip: withoutProgram('2.6') }, () => {
       const { ids } = await asked(from)
       const pending = await server.ask(`client-pending-auth ${ids} "CR_TEXT:E,R:Your code?" 60`)
       assert.match(pending, /^SUCCESS/)
-      setTimeout(() => console.log(pair.client.stdout, pair.manager.told), 4000)
       const told = () => pair.manager.told.includes('>INFOMSG:CR_TEXT:E,R:Your code?')
       await until('the question', told, 40)
       assert.match(await pair.manager.ask(`cr-response ${base64('42')}`), /^SUCCESS/)
