@@ -214,7 +214,7 @@ export class DataChannel {
 /** A peer that the driver has. Calls reject with an ApiError; after its removal they do nothing. */
 export class DataPeer {
   readonly id: number
-  readonly events: DataPeerEvents
+  #events: DataPeerEvents
   readonly #client: DriverClient
   readonly #ifindex: number
   readonly #forgotten: () => void
@@ -231,8 +231,17 @@ export class DataPeer {
     this.#client = client
     this.#ifindex = ifindex
     this.id = peer.id
-    this.events = events
+    this.#events = events
     this.#forgotten = forgotten
+  }
+
+  get events(): DataPeerEvents {
+    return this.#events
+  }
+
+  /** What happens to it is told to somebody else from now on. */
+  handTo(events: DataPeerEvents): void {
+    this.#events = events
   }
 
   /** Whether it has a key: it can carry packets. */

@@ -110,6 +110,66 @@ describe('a name that comes twice', () => {
     assert.equal(net.server.size, 1)
     await net.end()
   })
+
+  it('has its place in the data channel still, and what it moved is counted once', async () => {
+    const moved: number[] = []
+    const net = await ServerNet.open({
+      policy: { disconnected: (_, { bytesReceived }) => void moved.push(bytesReceived) },
+      settings: { tranWindow: 10 * MINUTE },
+    })
+    const first = net.client('alice')
+    await net.pass(10 * SECOND)
+    const [[id, { keys }] = assert.fail()] = net.driver.peersById
+    net.driver.traffic = 1000
+    const again = net.client('alice', { at: first.at })
+    await net.pass(10 * SECOND)
+    assert.deepEqual([...net.driver.peersById.keys()], [id])
+    assert.equal(addressOf(again), addressOf(first))
+    assert.deepEqual(Object.fromEntries(keys), { primary: 0, secondary: 0 })
+    await net.pass(10 * MINUTE)
+    assert.deepEqual(Object.fromEntries(keys), { primary: 0 })
+    net.driver.traffic = 1500
+    await net.end()
+    assert.deepEqual(moved, [1000, 500])
+  })
+
+  const strangers: [why: string, name: string, refuses: boolean, peers: number[]][] = [
+    ['somebody else at the address', 'bob', false, [1]],
+    ['the same who may not come any more', 'alice', true, []],
+  ]
+  for (const [why, name, refuses, peers] of strangers) {
+    it(`is not ${why}: nothing is left to them`, async () => {
+      let admits = true
+      const net = await ServerNet.open({
+        policy: {
+          admit: async () =>
+            admits ? { allow: true } : { allow: false, failure: { reason: 'denied', text: '' } },
+        },
+      })
+      const first = net.client('alice')
+      await net.pass(10 * SECOND)
+      admits = !refuses
+      net.client(name, { at: first.at })
+      await net.pass(20 * SECOND)
+      assert.deepEqual([...net.driver.peersById.keys()], peers)
+      await net.end()
+    })
+  }
+
+  it('may have another address from now on: the place is another', async () => {
+    let v4 = '10.8.0.9'
+    const net = await ServerNet.open({
+      policy: { admit: async () => ({ allow: true, settings: { v4 } }) },
+    })
+    const first = net.client('alice')
+    await net.pass(10 * SECOND)
+    v4 = '10.8.0.10'
+    const again = net.client('alice', { at: first.at })
+    await net.pass(10 * SECOND)
+    assert.equal(addressOf(again), v4)
+    assert.deepEqual([...net.driver.peersById.keys()], [1])
+    await net.end()
+  })
 })
 
 describe('limits', () => {
@@ -396,6 +456,33 @@ describe('a client', () => {
       await net.end()
     })
   }
+
+  it('whose keys are not renewed stays for the old key’s time', async () => {
+    const net = await ServerNet.open({ settings: { tranWindow: 10 * MINUTE } })
+    const client = net.client('alice')
+    await net.pass(10 * SECOND)
+    net.wire.detach(client.at)
+    net.server.clients()[0]!.renegotiate()
+    await net.pass(10 * MINUTE - 1)
+    assert.deepEqual(names(net), ['alice'])
+    assert.match(net.logged.join('\n'), /keys were not renewed/)
+    await net.pass(1)
+    assert.deepEqual(names(net), [])
+    assert.match(net.logged.at(-1)!, /its keys are too old/)
+    await net.end()
+  })
+
+  it('that is another at a renewal goes at once', async () => {
+    const net = await ServerNet.open()
+    const client = net.client('alice')
+    await net.pass(10 * SECOND)
+    client.name = 'mallory'
+    client.renegotiate()
+    await net.pass(10 * SECOND)
+    assert.deepEqual([names(net), net.server.size], [[], 0])
+    assert.match(net.logged.join('\n'), /certificate is not what it was/)
+    await net.end()
+  })
 
   it('goes at once when it says so inside the data channel', async () => {
     let reason = ''

@@ -3,7 +3,6 @@
  * sessions of their own (control.ts). Whatever happens, `end` finds nothing left of anybody.
  */
 import assert from 'node:assert/strict'
-import type { DriverClient } from '../../src/driver/client.ts'
 import { Endpoint } from '../../src/driver/core/address.ts'
 import { DataChannel } from '../../src/openvpn/data-channel.ts'
 import { IpPool } from '../../src/openvpn/ip-pool.ts'
@@ -13,141 +12,17 @@ import type { ServerPolicy } from '../../src/openvpn/server/policy.ts'
 import { Server } from '../../src/openvpn/server/server.ts'
 import type { ServerSettings } from '../../src/openvpn/server/settings.ts'
 import type { DatagramTransport, Path } from '../../src/openvpn/transport.ts'
-import { ApiError } from '../../src/uapi/errno.ts'
-import type { DelReason, DriverEvent, KeyConf, PeerNew } from '../../src/uapi/types.ts'
 import type { WrapSettings } from '../../src/wire/wrap.ts'
 import { Random } from '../random.ts'
+import { BookDriver } from './book-driver.ts'
 import { Clock } from './clock.ts'
 import { SERVER_AT, SimClient } from './control.ts'
 import { createFakeTls } from './tls.ts'
 import { type Noise, SILENCE, Wire } from './wire.ts'
 
 const SECOND = 1000
-const IFINDEX = 7
 /** Of turns of the event loop, after each instant: what was promised is kept by then. */
 const TURNS = 4
-
-/** A driver's books: peers and the keys in their slots. */
-class BookDriver {
-  readonly extended = true
-  readonly peersById = new Map<number, { peer: PeerNew; keys: Map<string, number> }>()
-  /** Requests that are refused from now on. */
-  readonly refuses = new Set<'peerNew' | 'keyNew'>()
-  traffic = 0
-  #tell: ((event: DriverEvent) => void) | undefined
-  #end: () => void = () => {}
-
-  async linkNew() {
-    return { ifindex: IFINDEX, name: 'ovpn0', mtu: 1500 }
-  }
-
-  async linkDel(): Promise<void> {
-    this.peersById.clear()
-  }
-
-  /** Messages sent inside the data channel, by peer id. */
-  readonly said: [peerId: number, message: Uint8Array][] = []
-
-  async packetRegister(): Promise<void> {}
-
-  async packet(_: number, { peerId, packet }: { peerId: number; packet: Uint8Array }) {
-    this.#get(peerId)
-    this.said.push([peerId, packet])
-  }
-
-  async events() {
-    const queue: DriverEvent[] = []
-    let wake: () => void = () => {}
-    let ended = false
-    this.#tell = (event) => {
-      queue.push(event)
-      wake()
-    }
-    this.#end = () => {
-      ended = true
-      wake()
-    }
-    return {
-      close: () => this.#end(),
-      async *[Symbol.asyncIterator]() {
-        while (!ended) {
-          const event = queue.shift()
-          if (event !== undefined) yield event
-          else {
-            await new Promise<void>((resolve) => {
-              wake = resolve
-            })
-          }
-        }
-      },
-    }
-  }
-
-  async peerNew(_: number, peer: PeerNew): Promise<void> {
-    if (this.refuses.has('peerNew')) throw new ApiError('ENOSPC', 'no room for another peer')
-    assert(!this.peersById.has(peer.id), `peer ${peer.id} is there already`)
-    this.peersById.set(peer.id, { peer, keys: new Map() })
-  }
-
-  async peerGet(_: number, id: number) {
-    return this.#countersOf(this.#get(id).peer)
-  }
-
-  async peers() {
-    return [...this.peersById.values()].map(({ peer }) => this.#countersOf(peer))
-  }
-
-  async peerDel(_: number, id: number): Promise<void> {
-    this.#get(id)
-    this.peersById.delete(id)
-  }
-
-  async keyNew(_: number, { peerId, slot, keyId }: KeyConf): Promise<void> {
-    if (this.refuses.has('keyNew')) throw new ApiError('ENOMEM', 'no memory for a key')
-    this.#get(peerId).keys.set(slot, keyId)
-  }
-
-  async keySwap(_: number, id: number): Promise<void> {
-    const { keys } = this.#get(id)
-    const [primary, secondary] = [keys.get('primary'), keys.get('secondary')]
-    assert(secondary !== undefined, 'there is a key to swap to')
-    keys.set('primary', secondary)
-    keys.set('secondary', primary!)
-  }
-
-  async keyDel(_: number, id: number, slot: string): Promise<void> {
-    this.#get(id).keys.delete(slot)
-  }
-
-  /** A peer is gone, for a reason of the driver's. */
-  remove(id: number, delReason: DelReason): void {
-    this.peersById.delete(id)
-    this.#tell?.({ event: 'peer-del-ntf', ifindex: IFINDEX, peer: { id, delReason } })
-  }
-
-  /** A peer says something inside the data channel. */
-  inside(peerId: number, packet: Uint8Array): void {
-    this.#tell?.({ event: 'packet', ifindex: IFINDEX, packet: { packet, peerId, inside: true } })
-  }
-
-  float(id: number, to: Endpoint): void {
-    const peer = { id, remoteIpv4: to.address, remotePort: to.port }
-    this.#tell?.({ event: 'peer-float-ntf', ifindex: IFINDEX, peer })
-  }
-
-  #get(id: number) {
-    const found = this.peersById.get(id)
-    if (found === undefined) throw new ApiError('ENOENT', 'there is no such peer')
-    return found
-  }
-
-  #countersOf({ id }: PeerNew) {
-    const bytes = this.traffic
-    const inside = { vpnRxBytes: bytes, vpnTxBytes: 0 }
-    const outside = { linkRxBytes: bytes, linkTxBytes: 0, linkRxPackets: 0, linkTxPackets: 0 }
-    return { id, ...inside, ...outside }
-  }
-}
 
 const SETTINGS: ServerSettings = {
   setsAddresses: true,
@@ -199,6 +74,8 @@ export interface NewClient {
   readonly packets?: number
 }
 
+export type NetClient = SimClient & { at: Endpoint; name: string }
+
 export class ServerNet {
   readonly clock = new Clock()
   readonly wire: Wire
@@ -214,9 +91,7 @@ export class ServerNet {
   static async open(options: ServerNetOptions = {}): Promise<ServerNet> {
     const driver = new BookDriver()
     const lost = (error: unknown) => assert.fail(String(error))
-    // What a DataChannel asks of a driver's client, and no more.
-    const client = driver as unknown as DriverClient
-    const data = await DataChannel.open(client, { mode: 'mp' }, lost)
+    const data = await DataChannel.open(driver.client, { mode: 'mp' }, lost)
     return new ServerNet(options, driver, data)
   }
 
@@ -233,7 +108,7 @@ export class ServerNet {
       data,
       pool: this.pool,
       network: this.#network(),
-      tls: this.#tls('server'),
+      tls: this.tls(() => 'server'),
       door: {
         wrap: { kind: 'none' },
         ...(options.tlsCryptV2 && {
@@ -247,22 +122,22 @@ export class ServerNet {
       now: () => this.clock.now,
       date: () => new Date(1_800_000_000_000 + this.clock.now),
       random: (count) => this.random.bytes(count),
-      schedule: (at, call) => this.#schedule(at, call),
+      schedule: (at, call) => this.schedule(at, call),
       log: (text) => void this.logged.push(text),
     })
   }
 
   /** Somebody with a certificate of that name begins to connect, from an address of its own unless told. */
-  client(name: string, options: NewClient = {}): SimClient & { at: Endpoint } {
+  client(name: string, options: NewClient = {}): NetClient {
     const host = ++this.#hosts
     let { packets = Number.POSITIVE_INFINITY } = options
     const { username = '', password = '', wrap = { kind: 'none' } } = options
-    const made: SimClient & { at: Endpoint } = Object.assign(
+    const made: NetClient = Object.assign(
       new SimClient(
         {
           clock: this.clock,
           random: this.random,
-          tls: this.#tls(name),
+          tls: this.tls(() => made.name),
           policy: { dataCiphers: DEFAULT_DATA_CIPHERS, epoch: true },
           hello: { username, password },
         },
@@ -271,14 +146,14 @@ export class ServerNet {
           if (packets-- > 0) this.wire.send(made.at, SERVER_AT, packet)
         },
       ),
-      { at: options.at ?? Endpoint.of(`192.0.${2 + (host >> 8)}.${host & 255}`, 1000) },
+      { name, at: options.at ?? Endpoint.of(`192.0.${2 + (host >> 8)}.${host & 255}`, 1000) },
     )
     this.wire.attach(made.at, ({ bytes }) => made.receive(bytes))
     return made
   }
 
   /** The client has another address from now on. */
-  move(client: { at: Endpoint } & SimClient, to: Endpoint): void {
+  move(client: NetClient, to: Endpoint): void {
     this.wire.detach(client.at)
     client.at = to
     this.wire.attach(to, ({ bytes }) => client.receive(bytes))
@@ -311,11 +186,12 @@ export class ServerNet {
     assert(!leases.includes(undefined), 'addresses')
   }
 
-  #tls(name: string) {
+  /** Of somebody with a certificate of that name. */
+  tls(name: () => string) {
     return createFakeTls({
       random: this.random,
       later: (run) => this.clock.after(0, run),
-      certificate: () => new TextEncoder().encode(name),
+      certificate: () => new TextEncoder().encode(name()),
     })
   }
 
@@ -350,7 +226,7 @@ export class ServerNet {
     }
   }
 
-  #schedule(at: number, call: () => void): () => void {
+  schedule(at: number, call: () => void): () => void {
     const timer = {}
     this.#timers.add(timer)
     this.clock.at(at, () => {

@@ -132,6 +132,15 @@ export class Peer {
     return undefined
   }
 
+  /** The other key with the same key id: two sessions of one peer, one after the other, may have that. */
+  twinOf(slot: KeySlot): KeySlot | undefined {
+    const { secondary } = this
+    if (secondary === undefined || secondary === slot || secondary.keyId !== slot.keyId) {
+      return undefined
+    }
+    return secondary.overhead === slot.overhead ? secondary : undefined
+  }
+
   /** Whether one more message inside the data channel may be handed on: a peer does not flood its owner. */
   mayTell(now: Millis): boolean {
     const due = Math.max(this.#messageDue, now - MESSAGE_MS * (MESSAGES_AT_ONCE - 1))

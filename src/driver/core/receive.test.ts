@@ -41,6 +41,10 @@ function rig(options: { single?: boolean } = {}): Rig {
   return made
 }
 
+/** Another key's material. */
+const twin = () => ({ cipherKey: new Uint8Array(32).fill(77), nonceTail: UP.nonceTail })
+const TWIN_PACKET = { keyId: KEY_ID, peerId: 1, plaintext: inner }
+
 type Changes = Partial<Record<keyof PeerSnapshot, unknown>>
 
 /** What differs between two snapshots, the new values. */
@@ -268,6 +272,23 @@ describe('Receiver: what is authentic moves the peer and shows it alive, deliver
     }
     assert.deepEqual(counts, [7, 4, 4])
     assert.deepEqual(made.snapshot(1).drops, [{ reason: 'rx-malformed', count: 3000 - 15 }])
+  })
+
+  it('two keys with one key id: a packet of either, once each', () => {
+    const made = rig()
+    made.engine.installKey(101, 'secondary', { ...keyConfig(KEY_ID), decrypt: twin() }, made.now)
+    const older = seal(inner, { packetId: 50 })
+    const newer = sealDataV2({ ...UP, key: twin().cipherKey }, { ...TWIN_PACKET, packetId: 50 })
+    for (const bytes of [older, newer, older, newer]) made.receive(bytes, homeOf(1))
+    made.engine.swapKeys(101, made.now)
+    for (const bytes of [older, newer]) made.receive(bytes, homeOf(1))
+    made.receive(seal(inner, { packetId: 51 }), homeOf(1))
+    made.receive(changed(seal(inner, { packetId: 52 }), -1), homeOf(1))
+    assert.equal(made.snapshot(1).vpnRxPackets, 3)
+    assert.deepEqual(made.snapshot(1).drops, [
+      { reason: 'rx-auth-failed', count: 1 },
+      { reason: 'rx-replay', count: 4 },
+    ])
   })
 
   it('a device that takes nothing: lost, and not counted as received', () => {

@@ -156,13 +156,18 @@ export class Receiver {
     if (length < slot.overhead) return Verdict.RxShort
     const gluer = this.#gluer
     const at = gluer.place(length - slot.overhead)
-    const plainLength = slot.open(packet, length, at)
+    let used = slot
+    let plainLength = slot.open(packet, length, at)
+    if (plainLength === -1) {
+      used = peer.twinOf(slot) ?? slot
+      if (used !== slot) plainLength = used.open(packet, length, at)
+    }
     const verdict =
       plainLength < 0
         ? plainLength === -1
           ? Verdict.RxAuthFailed
           : Verdict.RxNoKey
-        : !slot.fresh(packet, now)
+        : !used.fresh(packet, now)
           ? Verdict.RxReplay
           : Verdict.Ok
     if (verdict !== Verdict.Ok) {

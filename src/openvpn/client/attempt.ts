@@ -8,6 +8,9 @@
  *     joining      the owner makes the interface     -- it is up, and has its keys -->
  *     connected    until it ends
  *
+ * A renewal of keys that fails leaves the old key what is left of its time: meanwhile a new session begins, as often as it takes, over the
+ * same socket. Its key takes the old one's place when the server has pushed anew. Over a stream it is the end, as in OpenVPN.
+ *
  * Source: OpenVPN's src/openvpn/forward.c, push.c and ssl.c.
  */
 import type { DelReason } from '../../uapi/types.ts'
@@ -26,7 +29,7 @@ import { type DataPolicy, type Negotiated, negotiateAsClient } from '../proto/ne
 import { PushCollector, parseOption } from '../proto/push.ts'
 import type { Millis } from '../proto/reliable.ts'
 import { Session, type SessionSettings } from '../proto/session.ts'
-import type { SessionError } from '../proto/session-error.ts'
+import { SessionError } from '../proto/session-error.ts'
 import type { PeerCertificates } from '../proto/tls-engine.ts'
 import type { TransportLink } from '../transport-link.ts'
 
@@ -70,6 +73,8 @@ export interface AttemptEvents {
   updated(entries: readonly string[]): boolean
   /** A new token in place of the password. */
   token(options: readonly string[]): void
+  /** All has been pushed anew, with a new session in place of the former, whose keys were not renewed. */
+  pushedAgain(pushed: Pushed): void
   /** The user is asked for more. */
   pending(method: PendingMethod | undefined, timeoutSeconds: number | undefined): void
   info(text: string): void
@@ -100,15 +105,32 @@ export interface JoinOptions {
 
 const FIRST_REQUEST: Millis = 1000
 const REQUEST_AGAIN: Millis = 5000
+/** With a new session, servers have no key before they push, and ignore requests of the first second or two. */
+const REQUEST_ANEW: Millis = 1000
+/** From a session that came to nothing, in place of one whose keys were not renewed, to the next. */
+const SESSION_AGAIN: Millis = 5000
 const NOTHING_HEARD = 'nothing was heard of the server for too long'
+
+/** What holds while a new session is wanted in place of one whose keys were not renewed. */
+interface Succession {
+  /** The old key's end. */
+  readonly until: Millis
+  /** When the next session begins, if there is none. */
+  readonly next: Millis
+  /** When the present one has to have brought a push reply. */
+  pushBy: Millis
+}
 
 export class Attempt {
   readonly link: TransportLink
   readonly #settings: AttemptSettings
   readonly #world: AttemptWorld
   readonly #events: AttemptEvents
-  readonly #session: Session
-  readonly #collector = new PushCollector()
+  #session: Session
+  #succession: Succession | undefined
+  /** Of the key before the last session's first: when it ends, if no renewal does that. */
+  #formerKeyUntil: Millis = Number.POSITIVE_INFINITY
+  #collector = new PushCollector()
   readonly #updates = new PushCollector()
   #stage: Stage = 'reaching'
   #serverOptions = ''
@@ -120,8 +142,9 @@ export class Attempt {
   #lastHeard: Millis
   /** The server has asked for patience until then. */
   #patientUntil: Millis = 0
-  /** Seconds. */
-  #farewell = 0
+  #joined: JoinOptions | undefined
+  /** What peers have moved that the present one is the successor of. */
+  readonly #formerPeers: PeerCounters[] = []
   #cancel: (() => void) | undefined
   #cancelAt: Millis = Number.NaN
   #work: Promise<void> = Promise.resolve()
@@ -139,29 +162,7 @@ export class Attempt {
     const now = world.now()
     this.#deadline = now + settings.connectTimeout
     this.#lastHeard = now
-    this.#session = new Session(
-      settings.session,
-      {
-        send: (packet) => {
-          events.log(packetText('out', packet), LEVEL.packets)
-          link.send(packet)
-        },
-        certificates: (keyId, peer) => {
-          this.#advance('exchanging')
-          void this.#verify(keyId, peer)
-        },
-        hello: (keyId, hello) => {
-          if (keyId === 0) this.#serverOptions = hello.options
-        },
-        ready: (keyId) => this.#ready(keyId),
-        use: () => this.#serially(() => this.#peer?.swapKeys()),
-        expired: () => this.#serially(() => this.#peer?.dropFormerKey()),
-        message: (text) => this.#message(text),
-        failed: (error, keysUntil) => this.#failed(error, keysUntil),
-        wake: () => queueMicrotask(() => this.#poll()),
-      },
-      now,
-    )
+    this.#session = this.#newSession(now)
   }
 
   get stage(): Stage {
@@ -187,7 +188,7 @@ export class Attempt {
     if (this.#session.peerSessionId === undefined) return
     // Only what the session took counts as a sign of life.
     this.#lastHeard = now
-    if (before === undefined) {
+    if (before === undefined && this.#stage === 'reaching') {
       this.#deadline = now + this.#settings.session.handWindow
       this.#advance('exchanging')
     }
@@ -204,36 +205,8 @@ export class Attempt {
 
   /** Puts this end into the data channel, with the first key. Rejects with what the driver refuses. */
   async join(options: JoinOptions): Promise<void> {
-    const { data, v4, v6, keepalive, mssfix, farewell } = options
-    this.#farewell = farewell
-    const { transport, path } = this.link
-    const peer = await this.link.join(data, () =>
-      data.addPeer(
-        {
-          id: this.#peerId,
-          protocol: transport.protocol,
-          fd: transport.fd,
-          path,
-          ...(v4 !== undefined && { v4 }),
-          ...(v6 !== undefined && { v6 }),
-          keepalive,
-          mssfix,
-        },
-        {
-          removed: (reason) => this.#end({ kind: 'lost', text: REMOVED[reason], code: reason }),
-          floated: (remote) => {
-            this.link.move(remote)
-            this.#events.floated()
-          },
-          keyWorn: () => this.renegotiate(),
-          packet: (packet) => {
-            if (packet === undefined) this.transportEnded(undefined)
-            else this.receive(packet)
-          },
-          inside: (message) => this.#inside(message),
-        },
-      ),
-    )
+    this.#joined = options
+    const peer = await this.link.join(options.data, () => this.#addPeer(options))
     this.#peer = peer
     if (this.#stage !== 'joining') {
       await peer.remove()
@@ -244,8 +217,39 @@ export class Attempt {
     this.#poll()
   }
 
+  #addPeer({ data, v4, v6, keepalive, mssfix }: JoinOptions): Promise<DataPeer> {
+    const { transport, path } = this.link
+    return data.addPeer(
+      {
+        id: this.#peerId,
+        protocol: transport.protocol,
+        fd: transport.fd,
+        path,
+        ...(v4 !== undefined && { v4 }),
+        ...(v6 !== undefined && { v6 }),
+        keepalive,
+        mssfix,
+      },
+      {
+        removed: (reason) => this.#end({ kind: 'lost', text: REMOVED[reason], code: reason }),
+        floated: (remote) => {
+          this.link.move(remote)
+          this.#events.floated()
+        },
+        keyWorn: () => this.renegotiate(),
+        packet: (packet) => {
+          if (packet === undefined) this.transportEnded(undefined)
+          else this.receive(packet)
+        },
+        inside: (message) => this.#inside(message),
+      },
+    )
+  }
+
+  /** From the beginning of the connection on. */
   async counters(): Promise<PeerCounters | undefined> {
-    return this.#peer?.counters()
+    const counters = await this.#peer?.counters()
+    return counters && this.#formerPeers.reduce(addUp, counters)
   }
 
   renegotiate(): void {
@@ -270,7 +274,8 @@ export class Attempt {
   /** Ends it. `tellServer`: with a word to the server, which takes a moment. */
   async close(tellServer: boolean): Promise<void> {
     if (this.#stage === 'connected' && tellServer) {
-      await (this.#negotiated?.exitMessage === true ? this.#exit() : this.#exitInside())
+      const byMessage = this.#negotiated?.exitMessage === true && this.#succession === undefined
+      await (byMessage ? this.#exit() : this.#exitInside())
     }
     this.#end({ kind: 'closed' })
     await this.#work
@@ -278,7 +283,7 @@ export class Attempt {
 
   async #exit(): Promise<void> {
     this.#session.sendMessage('EXIT')
-    const until = this.#world.now() + Math.max(FAREWELL, 1000 * this.#farewell)
+    const until = this.#world.now() + Math.max(FAREWELL, 1000 * (this.#joined?.farewell ?? 0))
     do {
       this.#poll()
       await this.#wait(FAREWELL)
@@ -288,7 +293,7 @@ export class Attempt {
   /** To a server that knows no EXIT message (before 2.6), among data packets; nobody acknowledges it. The end of a stream says enough. */
   async #exitInside(): Promise<void> {
     if (this.link.transport.protocol === 'tcp') return
-    for (let left = Math.max(1, this.#farewell); left > 0; left--) {
+    for (let left = Math.max(1, this.#joined?.farewell ?? 0); left > 0; left--) {
       const sent = await this.#peer?.sendInside(OCC_EXIT).catch(() => false)
       if (sent !== true || left === 1) return
       await this.#wait(EXIT_AGAIN)
@@ -305,20 +310,44 @@ export class Attempt {
     }
   }
 
+  #newSession(now: Millis): Session {
+    const session: Session = new Session(
+      this.#settings.session,
+      {
+        send: (packet) => {
+          this.#events.log(packetText('out', packet), LEVEL.packets)
+          this.link.send(packet)
+        },
+        certificates: (keyId, peer) => {
+          this.#advance('exchanging')
+          void this.#verify(session, keyId, peer)
+        },
+        hello: (keyId, hello) => {
+          if (keyId === 0) this.#serverOptions = hello.options
+        },
+        ready: (keyId) => this.#ready(session, keyId),
+        use: () => this.#serially(() => this.#peer?.swapKeys()),
+        expired: () => this.#serially(() => this.#peer?.dropFormerKey()),
+        message: (text) => this.#message(text),
+        failed: (error, keysUntil) => this.#failed(error, keysUntil),
+        wake: () => queueMicrotask(() => this.#poll()),
+      },
+      now,
+    )
+    return session
+  }
+
   #wait(time: Millis): Promise<void> {
     return new Promise((resolve) => {
       this.#world.schedule(this.#world.now() + time, resolve)
     })
   }
 
-  async #verify(keyId: number, peer: PeerCertificates): Promise<void> {
+  async #verify(session: Session, keyId: number, peer: PeerCertificates): Promise<void> {
     const problem = await this.#events.verify(peer)
     if (this.#stage === 'ended') return
-    if (problem !== undefined) {
-      this.#end({ kind: 'failed', text: problem, code: 'certificate' })
-      return
-    }
-    this.#session.admit(keyId)
+    if (problem === undefined) session.admit(keyId)
+    else session.reject(keyId, problem, this.#world.now())
     this.#poll()
   }
 
@@ -328,15 +357,20 @@ export class Attempt {
     this.#events.stage(stage)
   }
 
-  #ready(keyId: number): void {
+  #ready(session: Session, keyId: number): void {
+    const now = this.#world.now()
     if (keyId === 0) {
       this.#advance('asking')
-      this.#requestAt = this.#world.now() + FIRST_REQUEST
+      this.#requestAt = now + FIRST_REQUEST
+      if (this.#succession !== undefined) {
+        this.#succession.pushBy = now + this.#settings.session.handWindow
+      }
       return
     }
+    this.#formerKeyUntil = Number.POSITIVE_INFINITY
     this.#serially(async () => {
-      if (this.#stage !== 'connected') return
-      await this.#peer?.addKey(this.#session.dataKeys(keyId))
+      if (this.#stage !== 'connected' || session !== this.#session) return
+      await this.#peer?.addKey(session.dataKeys(keyId))
       this.#events.rekeyed(keyId)
     })
   }
@@ -380,7 +414,8 @@ export class Attempt {
       this.#end({ kind: 'unsuitable', text: 'the server pushes more than anybody needs' })
       return
     }
-    if (this.#stage !== 'asking') {
+    const again = this.#succession !== undefined && this.#session.phase === 'ready'
+    if (this.#stage !== 'asking' && !again) {
       this.#events.token(options)
       return
     }
@@ -393,13 +428,44 @@ export class Attempt {
     }
     for (const warning of result.warnings) this.#events.log(warning)
     this.#negotiated = result.negotiated
-    this.#peerId = result.peerId
     this.#session.agree(result.negotiated)
+    if (again) {
+      this.#succeed(result.peerId)
+      this.#events.pushedAgain({ ...result, options })
+      return
+    }
+    this.#peerId = result.peerId
     // What takes its time from here on is this machine's: scripts, addresses.
     this.#deadline = Number.POSITIVE_INFINITY
     this.#advance('joining')
     const { negotiated, peerId } = result
     this.#events.pushed({ options, negotiated, peerId })
+  }
+
+  /** The session takes the place of the former: so does its key, for the same peer or another. */
+  #succeed(peerId: number): void {
+    const session = this.#session
+    const { until } = this.#succession!
+    this.#succession = undefined
+    this.#serially(async () => {
+      const [former, joined] = [this.#peer, this.#joined]
+      if (this.#stage !== 'connected' || session !== this.#session || !former || !joined) return
+      const key = session.dataKeys(0)
+      if (peerId === this.#peerId) {
+        await former.addKey(key)
+        await former.swapKeys()
+        this.#formerKeyUntil = until
+      } else {
+        this.#peerId = peerId
+        this.#formerPeers.push(await former.counters())
+        // With one peer to an interface, the new one takes the old one's place.
+        former.forget()
+        this.#peer = await this.#addPeer(joined)
+        await this.#peer.addKey(key)
+      }
+      this.#events.rekeyed(0)
+      this.#poll()
+    })
   }
 
   #update(body: string): void {
@@ -414,24 +480,59 @@ export class Attempt {
     const { handWindow, renegotiate } = this.#settings.session
     const most = Math.max(renegotiate.most / 2, handWindow)
     this.#patientUntil = this.#world.now() + Math.min(1000 * seconds, most)
-    this.#deadline = this.#patientUntil
+    if (this.#succession !== undefined) this.#succession.pushBy = this.#patientUntil
+    else if (this.#stage !== 'connected') this.#deadline = this.#patientUntil
   }
 
-  /** A renewal that failed ends it: the old key would have some time left, but another session begins at once. */
-  #failed(error: SessionError, _keysUntil: Millis | undefined): void {
+  #failed(error: SessionError, keysUntil: Millis | undefined): void {
     const text = error.message
     const { code } = error
-    if (this.#stage === 'connected')
-      this.#end({ kind: 'lost', text: `keys were not renewed: ${text}`, code })
+    if (this.#stage === 'connected') this.#notRenewed(error, keysUntil)
     else if (code === 'no-answer') this.#end({ kind: 'unreachable', text })
     else this.#end({ kind: 'failed', text, code })
+  }
+
+  /** Source: OpenVPN's src/openvpn/ssl.c (tls_multi_process), forward.c (check_tls_errors_co). */
+  #notRenewed({ message, code }: SessionError, keysUntil: Millis | undefined): void {
+    const now = this.#world.now()
+    const text = `keys were not renewed: ${message}`
+    const before = this.#succession
+    const until = before?.until ?? keysUntil ?? now
+    const final = this.link.transport.protocol === 'tcp' || code === 'identity'
+    if (final || now >= until) {
+      this.#end({ kind: 'lost', text, code })
+      return
+    }
+    this.#events.log(text)
+    const next = before === undefined ? now : now + SESSION_AGAIN
+    this.#succession = { until, next, pushBy: Number.POSITIVE_INFINITY }
+    this.#requestAt = Number.POSITIVE_INFINITY
+    this.#collector = new PushCollector()
+    queueMicrotask(() => this.#poll())
+  }
+
+  /** Begins the next session when it is time, and ends all when the old key's is over. */
+  #pursue(now: Millis, { until, next, pushBy }: Succession): void {
+    if (now >= until) {
+      this.#end({ kind: 'lost', text: 'keys were not renewed, and the old ones are too old' })
+    } else if (now >= pushBy) {
+      this.#session.close()
+      this.#failed(new SessionError('timeout', 'the server has not pushed anew'), undefined)
+    } else if (this.#session.isClosed && now >= next) {
+      this.#session = this.#newSession(now)
+    }
   }
 
   #poll(): void {
     if (this.#stage === 'ended') return
     const now = this.#world.now()
+    if (this.#succession !== undefined) this.#pursue(now, this.#succession)
+    if (now >= this.#formerKeyUntil) {
+      this.#formerKeyUntil = Number.POSITIVE_INFINITY
+      this.#serially(() => this.#peer?.dropFormerKey())
+    }
     if (now >= this.#requestAt) {
-      this.#requestAt = now + REQUEST_AGAIN
+      this.#requestAt = now + (this.#succession === undefined ? REQUEST_AGAIN : REQUEST_ANEW)
       this.#session.sendMessage('PUSH_REQUEST')
     }
     this.#session.poll(now)
@@ -456,7 +557,16 @@ export class Attempt {
 
   #schedule(): void {
     if (this.#stage === 'ended') return
-    const at = Math.min(this.#session.deadline(), this.#deadline, this.#requestAt)
+    const succession = this.#succession
+    const next = this.#session.isClosed ? succession?.next : succession?.pushBy
+    const at = Math.min(
+      this.#session.deadline(),
+      this.#deadline,
+      this.#requestAt,
+      this.#formerKeyUntil,
+      next ?? Number.POSITIVE_INFINITY,
+      succession?.until ?? Number.POSITIVE_INFINITY,
+    )
     if (at === this.#cancelAt) return
     this.#cancel?.()
     this.#cancelAt = at
@@ -503,6 +613,17 @@ const ORDER: readonly Stage[] = [
   'connected',
   'ended',
 ]
+
+function addUp(a: PeerCounters, b: PeerCounters): PeerCounters {
+  return {
+    vpnRxBytes: a.vpnRxBytes + b.vpnRxBytes,
+    vpnTxBytes: a.vpnTxBytes + b.vpnTxBytes,
+    linkRxBytes: a.linkRxBytes + b.linkRxBytes,
+    linkTxBytes: a.linkTxBytes + b.linkTxBytes,
+    linkRxPackets: a.linkRxPackets + b.linkRxPackets,
+    linkTxPackets: a.linkTxPackets + b.linkTxPackets,
+  }
+}
 
 const REMOVED: { readonly [R in DelReason]: string } = {
   teardown: 'the interface was removed',

@@ -484,6 +484,7 @@ export class Client {
           const { options: pushed } = readPushed(options, config)
           this.#keepToken(pushed, joined)
         },
+        pushedAgain: (pushed) => this.#followAgain(attempt, joined, pushed),
         pending: (method, seconds) => this.#pending(attempt, method, seconds),
         info: (text) => this.#world.log(`the server says: ${text}`),
         rekeyed: (keyId) => this.#events.rekeyed(keyId),
@@ -658,21 +659,44 @@ export class Client {
   }
 
   #update(attempt: Attempt, parts: Joined, entries: readonly string[]): boolean {
-    const before = this.#connection
     const result = applyUpdate(this.#pushedOptions, entries)
     if ('offending' in result) {
       this.#world.log(`the server changes what no client can change: ${result.offending}`)
       return false
     }
-    if (before === undefined) return false
+    if (this.#connection === undefined) return false
     for (const entry of result.skipped)
       this.#world.log(`cannot be changed while connected: ${entry}`)
-    this.#pushedOptions = result.options
-    const { options: pushed } = readPushed(result.options, this.#config)
+    this.#follow(attempt, parts, result.options)
+    return true
+  }
+
+  /** A new session has brought options of its own; most often the same. */
+  #followAgain(attempt: Attempt, parts: Joined, { options, negotiated }: Pushed): void {
+    const { options: pushed, rejected } = readPushed(options, this.#config)
+    const unsuitable = unsuitableIn(this.#config, pushed, rejected, negotiated.tlsEkm)
+    if (unsuitable !== undefined) {
+      attempt.abandon({ kind: 'unsuitable', text: unsuitable })
+      return
+    }
+    this.#keepToken(pushed, parts)
+    const before = this.#pushedOptions.filter(isLasting)
+    const same = before.join() === options.filter(isLasting).join()
+    this.#pushedOptions = options
+    if (this.#connection === undefined) return
+    this.#connection = { ...this.#connection, cipher: negotiated.cipher }
+    if (!same) this.#follow(attempt, parts, options)
+  }
+
+  /** Has the machine's network follow what is pushed now. */
+  #follow(attempt: Attempt, parts: Joined, options: readonly string[]): void {
+    this.#pushedOptions = options
+    const { options: pushed } = readPushed(options, this.#config)
     const network = mergeNetwork(this.#config.network, pushed)
     const change = async () => {
       const names = await this.#routeNames(network)
-      if (attempt.stage !== 'connected') return
+      const before = this.#connection
+      if (attempt.stage !== 'connected' || before === undefined) return
       const { tunMtu, tunMtuMax } = parts.entry
       const mtu = { usual: tunMtu, most: tunMtuMax }
       const plan = planNetwork(network, this.#tunnel.context(parts.outer, mtu, names))
@@ -687,7 +711,6 @@ export class Client {
     this.#joining = this.#joining.then(change).catch((error: unknown) => {
       attempt.abandon({ kind: 'failed', text: messageOf(error) })
     })
-    return true
   }
 
   /** From now on the token is shown, at the next key too. */
@@ -795,6 +818,11 @@ function unsuitableIn(
   const compression = pushed.compression ?? config.compression
   if (compression?.framed !== true) return undefined
   return `'${compression.text}' puts a byte before each packet, which the offloaded data channel does not: remove it at the server, or push 'compress migrate' there`
+}
+
+/** Whether an option says something about the network, and not about the session that it came with. Source: options.c (pull digest). */
+function isLasting(option: string): boolean {
+  return !/^(peer-id|auth-token|auth-token-user|protocol-flags|key-derivation|cipher) /.test(option)
 }
 
 function wrapOf(config: ClientConfig, { wrap }: ConnectionEntry) {

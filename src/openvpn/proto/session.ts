@@ -216,6 +216,14 @@ export class Session {
     this.#wake()
   }
 
+  /** Ends the exchange for good, in place of `admit`: the owner refuses the certificates. */
+  reject(keyId: number, problem: string, now: Millis): void {
+    const state = this.#current
+    if (this.#closed || state.keyId !== keyId) return
+    this.#now = now
+    this.#failed(state, new SessionError('certificate', problem))
+  }
+
   /**
    * What was negotiated with the first key exchange, once and for all: before it no keys are made, and none are renewed.
    *

@@ -15,7 +15,7 @@ import { ApiError } from '../../uapi/errno.ts'
 import { encodeOccReply, occOperation } from '../../wire/occ.ts'
 import { type PeerInfo, Proto, parsePeerInfo } from '../../wire/peer-info.ts'
 import { ipv4ToNumber } from '../config/values.ts'
-import type { DataChannel, DataPeer, PeerCounters } from '../data-channel.ts'
+import type { DataChannel, DataPeer, DataPeerEvents, PeerCounters } from '../data-channel.ts'
 import type { IpPool, Lease } from '../ip-pool.ts'
 import { LEVEL, optionsText, packetText, type Tell } from '../log.ts'
 import type { Network as SystemNetwork, SystemRoute } from '../network.ts'
@@ -62,11 +62,28 @@ export interface ClientHost {
   schedule(at: Millis, call: () => void): () => void
   takePeerId(): number | undefined
   releasePeerId(id: number): void
-  /** It is who it says: others of its name, and older ones at its address, go. Resolves when they have gone. */
-  claim(client: ServerClient): Promise<void>
+  /**
+   * It is who it says: others of its name, and older ones at its address, go. Resolves when they have gone, with what the former session
+   * of the same client leaves.
+   */
+  claim(client: ServerClient): Promise<Estate | undefined>
   moved(client: ServerClient, from: string): void
   gone(client: ServerClient): void
   log: Tell
+}
+
+/**
+ * What a client's session leaves to the next one of the same client, at the same address: its place in the data channel. So packets go on
+ * when keys could not be renewed, with the old key still. Source: OpenVPN's ssl.c (tls_multi_process: a client is one
+ * instance, whatever its sessions).
+ */
+export interface Estate {
+  readonly peer: DataPeer
+  readonly peerId: number
+  readonly lease: Lease
+  readonly counters: PeerCounters
+  /** The end of its key. */
+  readonly keyUntil: Millis
 }
 
 /** The options string, as an answer to the client's. */
@@ -123,6 +140,14 @@ export class ServerClient implements ClientIdentity {
   /** Those at its end. Of one that the driver has removed itself, those that were read last. */
   #counters: PeerCounters | undefined
   #countersLast: PeerCounters | undefined
+  /** Left by the former session. */
+  #estate: Estate | undefined
+  #bequeaths = false
+  /** Left to the next session. */
+  #left: Estate | undefined
+  #keysUntil: Millis | undefined
+  /** The end of the former session's key, if no renewal comes before. */
+  #formerKeyUntil: Millis = Number.POSITIVE_INFINITY
   /** When enough was moved last (`inactive`), and what had been moved until then. */
   #activeAt: Millis = 0
   #activeBytes = 0
@@ -307,6 +332,13 @@ export class ServerClient implements ClientIdentity {
     await this.#work
   }
 
+  /** As `end`, but its place in the data channel is left to whoever asked. */
+  async bequeath(reason: string): Promise<Estate | undefined> {
+    this.#bequeaths = this.protocol === 'udp'
+    await this.end(reason)
+    return this.#left
+  }
+
   /** For the log. */
   get text(): string {
     const { address, port } = this.remote
@@ -363,13 +395,18 @@ export class ServerClient implements ClientIdentity {
     })
   }
 
-  /** A renewal that failed leaves the old key its time: the client begins a new session meanwhile. */
+  /**
+   * A renewal that failed leaves the old key its time: the client begins a new session meanwhile. Not over a stream, where it is the
+   * end, nor if the client became somebody else. Source: OpenVPN's ssl.c (tls_multi_process), ssl_verify.c, forward.c.
+   */
   #failed(error: SessionError, keysUntil: Millis | undefined): void {
-    if (this.#stage !== 'connected' || keysUntil === undefined) {
+    const final = this.protocol === 'tcp' || error.code === 'identity'
+    if (this.#stage !== 'connected' || keysUntil === undefined || final) {
       this.leave(error.message)
       return
     }
     this.#host.log(`${this.text}: keys were not renewed: ${error.message}`)
+    this.#keysUntil = keysUntil
     this.#deadline = keysUntil
   }
 
@@ -422,7 +459,7 @@ export class ServerClient implements ClientIdentity {
     if (settings.usernameAsCommonName && this.username !== '') this.commonName = this.username
     if (decision.commonName !== undefined) this.commonName = decision.commonName
     this.#token = decision.token
-    await this.#host.claim(this)
+    this.#inherit(await this.#host.claim(this))
     const asked = policy.admit?.(this, this.#gone.signal)
     const admitted = asked === undefined ? decision : await this.#unlessGone(asked)
     if (this.#stage !== 'deciding') return
@@ -436,6 +473,17 @@ export class ServerClient implements ClientIdentity {
         : merge(decision.settings ?? {}, admitted.settings ?? {})
     if (this.#settings.username !== undefined) this.username = this.#settings.username
     this.#tryToJoin()
+  }
+
+  /** From now on it answers for what it was left, and removes it when it goes. */
+  #inherit(estate: Estate | undefined): void {
+    this.#estate = estate
+    if (estate === undefined) return
+    const { peer, peerId, lease } = estate
+    this.#peer = peer
+    this.#peerId = peerId
+    this.#lease = lease
+    peer.handTo(this.#dataEvents())
   }
 
   async #renew(keyId: number, username: string, password: string): Promise<Decision> {
@@ -457,6 +505,7 @@ export class ServerClient implements ClientIdentity {
       this.#tryToJoin()
       return
     }
+    this.#formerKeyUntil = Number.POSITIVE_INFINITY
     this.#serially(async () => {
       const decision = await this.#renewals.get(keyId)
       this.#renewals.delete(keyId)
@@ -533,13 +582,17 @@ export class ServerClient implements ClientIdentity {
       this.refuse({ reason: 'denied', text: '' }, why)
       return
     }
-    const lease = pool.acquire(settings.duplicateCn ? undefined : this.commonName, {
+    if (this.#estate !== undefined && !fits(this.#estate.lease, own)) {
+      await this.#removePeer()
+      this.#estate = undefined
+      this.#counters = undefined
+    }
+    this.#lease ??= pool.acquire(settings.duplicateCn ? undefined : this.commonName, {
       ...(own.v4 !== undefined && { v4: own.v4 }),
       ...(own.v6 !== undefined && { v6: own.v6 }),
     })
-    const peerId = this.#host.takePeerId()
-    this.#lease = lease
-    this.#peerId = peerId
+    this.#peerId ??= this.#host.takePeerId()
+    const [lease, peerId] = [this.#lease, this.#peerId]
     if (lease === undefined || peerId === undefined) {
       const text = 'there is no address left for you'
       this.refuse({ reason: 'temporary', text }, 'no address is free')
@@ -549,7 +602,7 @@ export class ServerClient implements ClientIdentity {
     this.#tell(agreedText(result.negotiated), LEVEL.details)
     this.session.agree(result.negotiated)
     try {
-      this.#peer = await this.link.join(data, () => this.#addPeer(peerId, lease))
+      this.#peer ??= await this.link.join(data, () => this.#addPeer(peerId, lease))
       await this.#peer.addKey(this.session.dataKeys(0))
       this.#addRoutes(own.routes ?? [])
     } catch (error) {
@@ -575,9 +628,25 @@ export class ServerClient implements ClientIdentity {
     this.#pushes = encodePush('PUSH_REPLY', options)
     this.#tell(`it is pushed: ${optionsText(options)}`, LEVEL.steps)
     this.#push()
+    if (this.#estate !== undefined) this.#succeed(this.#estate)
     this.#host.log(`${this.text}: connected, ${[lease.v4, lease.v6].filter(Boolean).join(' ')}`)
     this.#host.policy.connected?.(this.facts!)
     this.#schedule()
+  }
+
+  /** Sends with the new key; the old one is accepted to its end. */
+  #succeed({ keyUntil, counters }: Estate): void {
+    this.#formerKeyUntil = keyUntil
+    this.#activeBytes = counters.vpnRxBytes + counters.vpnTxBytes
+    this.#countersAtKey = {
+      bytes: counters.linkRxBytes + counters.linkTxBytes,
+      packets: counters.linkRxPackets + counters.linkTxPackets,
+    }
+    const { interval, timeout } = this.#keepalive()
+    this.#serially(async () => {
+      await this.#peer?.swapKeys()
+      await this.#peer?.setKeepalive(interval, timeout)
+    })
   }
 
   #sessionTimeout(): Millis | undefined {
@@ -606,22 +675,26 @@ export class ServerClient implements ClientIdentity {
         keepalive: this.#keepalive(),
         mssfix: settings.mssfix,
       },
-      {
-        removed: (reason) => this.leave(REMOVED[reason]),
-        floated: (remote) => {
-          const from = this.text
-          this.link.move(remote)
-          this.#host.moved(this, from)
-          if (this.facts !== undefined) this.#host.policy.floated?.(this.facts)
-        },
-        keyWorn: () => this.renegotiate(),
-        packet: (packet) => {
-          if (packet === undefined) this.leave('the connection has ended')
-          else this.receive(packet)
-        },
-        inside: (message) => this.#inside(message),
-      },
+      this.#dataEvents(),
     )
+  }
+
+  #dataEvents(): DataPeerEvents {
+    return {
+      removed: (reason) => this.leave(REMOVED[reason]),
+      floated: (remote) => {
+        const from = this.text
+        this.link.move(remote)
+        this.#host.moved(this, from)
+        if (this.facts !== undefined) this.#host.policy.floated?.(this.facts)
+      },
+      keyWorn: () => this.renegotiate(),
+      packet: (packet) => {
+        if (packet === undefined) this.leave('the connection has ended')
+        else this.receive(packet)
+      },
+      inside: (message) => this.#inside(message),
+    }
   }
 
   #addRoutes(routes: readonly Network[]): void {
@@ -651,6 +724,7 @@ export class ServerClient implements ClientIdentity {
   /** Takes all away that it has in the data channel; `lingers`: but for the way that its last message takes. */
   async #withdraw(reason: string, wasConnected: boolean, lingers: boolean): Promise<void> {
     const { facts } = this
+    const before = this.#estate?.counters
     for (const route of this.#systemRoutes.splice(0)) {
       try {
         this.#host.network.removeRoute(route)
@@ -659,23 +733,37 @@ export class ServerClient implements ClientIdentity {
       }
     }
     const overDriver = this.protocol === 'tcp' && lingers
+    if (this.#bequeaths) await this.#leaveEstate()
     if (!overDriver) await this.#removePeer()
     if (wasConnected && facts !== undefined) {
       if (overDriver) this.#counters = await this.#peer?.counters().catch(() => undefined)
       const counters = this.#counters ?? this.#countersLast
       this.#host.policy.disconnected?.(facts, {
         reason,
-        bytesReceived: counters?.linkRxBytes ?? 0,
-        bytesSent: counters?.linkTxBytes ?? 0,
+        bytesReceived: (counters?.linkRxBytes ?? 0) - (before?.linkRxBytes ?? 0),
+        bytesSent: (counters?.linkTxBytes ?? 0) - (before?.linkTxBytes ?? 0),
         seconds: Math.floor((this.#host.date().getTime() - facts.since.getTime()) / 1000),
       })
     }
   }
 
+  async #leaveEstate(): Promise<void> {
+    const [peer, peerId, lease] = [this.#peer, this.#peerId, this.#lease]
+    if (peer === undefined || peerId === undefined || lease === undefined) return
+    const counters = await peer.counters()
+    this.#counters = counters
+    const keyUntil = this.#keysUntil ?? this.#host.now() + this.#host.settings.tranWindow
+    this.#left = { peer, peerId, lease, counters, keyUntil }
+    this.#peer = undefined
+    this.#peerId = undefined
+    this.#lease = undefined
+  }
+
   async #removePeer(): Promise<void> {
     const peer = this.#peer
     this.#peer = undefined
-    this.#counters ??= await peer?.remove()
+    const counters = await peer?.remove()
+    this.#counters ??= counters
     if (this.#lease !== undefined) this.#host.pool.release(this.#lease)
     if (this.#peerId !== undefined) this.#host.releasePeerId(this.#peerId)
     this.#lease = undefined
@@ -724,7 +812,7 @@ export class ServerClient implements ClientIdentity {
 
   #schedule(): void {
     if (this.isGone) return
-    const at = Math.min(this.session.deadline(), this.#deadline)
+    const at = Math.min(this.session.deadline(), this.#deadline, this.#formerKeyUntil)
     // Deadlines move with every packet: one call too many costs less than a timer for each.
     if (at >= this.#cancelAt) return
     this.#cancel?.()
@@ -737,6 +825,10 @@ export class ServerClient implements ClientIdentity {
     if (this.isGone) return
     const now = this.#host.now()
     this.session.poll(now)
+    if (now >= this.#formerKeyUntil) {
+      this.#formerKeyUntil = Number.POSITIVE_INFINITY
+      this.#serially(() => this.#peer?.dropFormerKey())
+    }
     if (now >= this.#deadline) {
       this.#deadline = Number.POSITIVE_INFINITY
       if (this.#stage === 'leaving') this.#serially(() => this.#end())
@@ -755,6 +847,11 @@ const REMOVED = {
   'transport-error': 'its transport failed',
   'transport-disconnect': 'the connection has ended',
 } as const
+
+/** Whether the addresses that it had are those that it is to have. */
+function fits(lease: Lease, { v4, v6 }: ClientSettings): boolean {
+  return (v4 === undefined || v4 === lease.v4) && (v6 === undefined || v6 === lease.v6)
+}
 
 function mayHave(constraint: Network | undefined, address: string): boolean {
   if (constraint === undefined) return true

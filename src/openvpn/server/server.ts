@@ -21,7 +21,7 @@ import type { PeerCertificates, TlsFactory } from '../proto/tls-engine.ts'
 import type { StatusClient } from '../status.ts'
 import type { DatagramTransport, Path, StreamListener, StreamTransport } from '../transport.ts'
 import { TransportLink } from '../transport-link.ts'
-import { type ClientHost, ServerClient } from './client.ts'
+import { type ClientHost, type Estate, ServerClient } from './client.ts'
 import type { ConnectedClient, ServerPolicy } from './policy.ts'
 import type { ServerSettings } from './settings.ts'
 
@@ -240,10 +240,11 @@ export class Server implements ClientHost {
     this.#peerIds.delete(id)
   }
 
-  async claim(client: ServerClient): Promise<void> {
+  async claim(client: ServerClient): Promise<Estate | undefined> {
     const { duplicateCn } = this.settings
     const sameAddress = new Set(this.#at(client))
     const leaving: Promise<void>[] = []
+    let estate: Promise<Estate | undefined> | undefined
     for (const other of this.#clients) {
       if (other === client || other.isGone) continue
       const sameName =
@@ -251,12 +252,15 @@ export class Server implements ClientHost {
       // One that has not said who it is yet is not the older instance of anybody.
       const known = other.stage !== 'handshake' && other.id < client.id
       if (sameAddress.has(other) && other.id < client.id) {
-        leaving.push(other.end('it has connected anew'))
+        const same = other.commonName === client.commonName && other.username === client.username
+        if (same && other.stage === 'connected') estate = other.bequeath('it has connected anew')
+        else leaving.push(other.end('it has connected anew'))
       } else if (sameName && known) {
         leaving.push(other.end(`${client.commonName} has connected from elsewhere`))
       }
     }
     await Promise.all(leaving)
+    return estate
   }
 
   moved(client: ServerClient, from: string): void {
