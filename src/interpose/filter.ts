@@ -24,6 +24,8 @@ const NETLINK_GENERIC = 16
 
 /** Calls whose first argument is a descriptor. */
 const ON_DESCRIPTORS: readonly Exclude<keyof CallNumbers, 'socket'>[] = [
+  // Those of everyday first: they are looked for one after another.
+  ...(['read', 'write', 'readv', 'writev', 'sendmmsg', 'recvmmsg'] as const),
   ...(['sendmsg', 'recvmsg', 'sendto', 'recvfrom', 'bind', 'connect', 'getsockname'] as const),
   ...(['setsockopt', 'getsockopt', 'fcntl', 'dup', 'dup2', 'dup3'] as const),
 ]

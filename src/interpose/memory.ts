@@ -31,7 +31,17 @@ export function gather(tid: number, address: number): Uint8Array {
   const header = headerAt(tid, address)
   const name = Number(header.getBigUint64(MSGHDR.name, true))
   checkReceiver(tid, name, header.getInt32(MSGHDR.namelen, true))
-  const pieces = piecesOf(tid, header)
+  return gatherPieces(tid, piecesOf(tid, header))
+}
+
+/** Bytes of the program that lie in pieces. */
+export interface Piece {
+  readonly base: number
+  readonly length: number
+}
+
+/** What lies in the pieces, as one datagram. @throws OsError */
+export function gatherPieces(tid: number, pieces: readonly Piece[]): Uint8Array {
   const total = pieces.reduce((sum, { length }) => sum + length, 0)
   if (total > MAX_SEND_BYTES) throw new OsError(E.EMSGSIZE, 'sendmsg', 'too long')
   const bytes = new Uint8Array(total)
@@ -47,11 +57,7 @@ export function gather(tid: number, address: number): Uint8Array {
 export function scatter(tid: number, address: number, bytes: Uint8Array, from: Uint8Array): number {
   const view = headerAt(tid, address)
   const name = Number(view.getBigUint64(MSGHDR.name, true))
-  let room = 0
-  for (const { base, length } of piecesOf(tid, view)) {
-    if (room < bytes.length) writeMemory(tid, base, bytes.subarray(room, room + length))
-    room += length
-  }
+  const room = scatterPieces(tid, piecesOf(tid, view), bytes)
   if (name !== 0) {
     const nameRoom = view.getInt32(MSGHDR.namelen, true)
     writeMemory(tid, name, from.subarray(0, Math.max(nameRoom, 0)))
@@ -62,15 +68,35 @@ export function scatter(tid: number, address: number, bytes: Uint8Array, from: U
   return room
 }
 
+/** Writes a datagram into the pieces, as far as it goes; returns the room that was there. @throws OsError */
+export function scatterPieces(tid: number, pieces: readonly Piece[], bytes: Uint8Array): number {
+  let room = 0
+  for (const { base, length } of pieces) {
+    if (room < bytes.length) writeMemory(tid, base, bytes.subarray(room, room + length))
+    room += length
+  }
+  return room
+}
+
+/** The `iovec`s that readv() and writev() are given. @throws OsError */
+export function vectorAt(tid: number, at: number, count: number): Piece[] {
+  if (count < 0 || count > MAX_PIECES) throw new OsError(E.EINVAL, 'readv', 'too many pieces')
+  return piecesAt(tid, at, count)
+}
+
 function headerAt(tid: number, address: number): DataView {
   const header = readMemory(tid, address, MSGHDR.size)
   return new DataView(header.buffer, header.byteOffset, MSGHDR.size)
 }
 
-function piecesOf(tid: number, header: DataView): { base: number; length: number }[] {
+function piecesOf(tid: number, header: DataView): Piece[] {
   const at = Number(header.getBigUint64(MSGHDR.iov, true))
   const count = Number(header.getBigUint64(MSGHDR.iovlen, true))
   if (count > MAX_PIECES) throw new OsError(E.EMSGSIZE, 'sendmsg', 'too many pieces')
+  return piecesAt(tid, at, count)
+}
+
+function piecesAt(tid: number, at: number, count: number): Piece[] {
   const pieces = readMemory(tid, at, count * IOVEC.size)
   const found = new DataView(pieces.buffer, pieces.byteOffset, pieces.length)
   return Array.from({ length: count }, (_, i) => ({

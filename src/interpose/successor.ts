@@ -19,7 +19,7 @@ const SO_PRIORITY = 12
 const SOCK_RAW = 3
 const ENODEV = 19
 const FOR_EVER = -1
-const RECEIVING = [architecture?.calls.recvmsg, architecture?.calls.recvfrom]
+const RECEIVING: readonly string[] = ['recvmsg', 'recvfrom', 'recvmmsg', 'read', 'readv']
 /** Of netlink. Which one a socket is of is said by an option of the program's end that means nothing there, from 1 up. */
 const PROTOCOLS = [0, 16]
 
@@ -56,7 +56,7 @@ function serve(listener: Listener, call: OpenCall): void {
       listener.pass(call)
       return
     }
-    if (RECEIVING.includes(call.nr)) replace(listener, call, protocol)
+    if (receives(call)) replace(listener, call, protocol)
   } catch {
     // The process has ended, or is none that may be looked into.
   }
@@ -84,6 +84,12 @@ function replace(listener: Listener, call: OpenCall, protocol: number): void {
 function isAbout({ nr }: OpenCall): boolean {
   const { socket, fcntl, dup, dup2, dup3 } = architecture!.calls
   return ![socket, fcntl, dup, dup2, dup3].includes(nr)
+}
+
+function receives({ nr }: OpenCall): boolean {
+  return Object.entries(architecture!.calls).some(([name, one]) => {
+    return one === nr && RECEIVING.includes(name)
+  })
 }
 
 /** Which kind of netlink an emulated socket was of; undefined where there is none. */

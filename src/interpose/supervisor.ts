@@ -3,7 +3,7 @@
  * beside the kernel (socket.ts), until the last of them has ended.
  *
  * A netlink socket is one end of a pair of unix sockets, at a number that the filter knows. What is read or written there
- * never matters: calls on it are carried out here; a byte lies in it while something waits to be received, so that
+ * never matters: calls on it are carried out here; an empty datagram lies in it while something waits to be received, so that
  * poll() works. Sockets are told apart by the identity of that end, so descriptors may be duplicated and inherited.
  *
  * What a call points to is copied once, and decided on the copy: another thread may change the original.
@@ -12,7 +12,7 @@ import type { Channel, Protocol } from '../driver/channel.ts'
 import { Requester } from '../driver/channel.ts'
 import { decodeFamily, encodeGetFamily, GENL_ID_CTRL } from '../netlink/control.ts'
 import { OsError } from '../platform/error.ts'
-import { E, MSG_DONTWAIT, MSGHDR, SOCKADDR_NL } from '../platform/layout.ts'
+import { E, MMSGHDR, MSG_DONTWAIT, MSGHDR, SOCKADDR_NL } from '../platform/layout.ts'
 import { openLibc } from '../platform/libc.ts'
 import { createBlock } from '../platform/memory.ts'
 import { netnsId, openNetnsOf } from '../platform/netns.ts'
@@ -30,7 +30,17 @@ import { dialects } from '../uapi/dialects/index.ts'
 import { ApiError, errnoNumber } from '../uapi/errno.ts'
 import type { DialectName } from '../uapi/types.ts'
 import { FD_COUNT, FIRST_FD } from './filter.ts'
-import { checkReceiver, gather, MAX_SEND_BYTES, scatter, word, writeAddress } from './memory.ts'
+import {
+  checkReceiver,
+  gather,
+  gatherPieces,
+  MAX_SEND_BYTES,
+  scatter,
+  scatterPieces,
+  vectorAt,
+  word,
+  writeAddress,
+} from './memory.ts'
 import { flagsOf, identityOf, isPrivileged, isSignalled, takeFdOf } from './process.ts'
 import { VirtualSocket } from './socket.ts'
 import { Streams } from './streams.ts'
@@ -64,6 +74,8 @@ type Fate = number | 'pass' | 'answered' | 'later'
 interface Receiver {
   readonly call: TrappedCall
   readonly until: number
+  /** Messages that it has already, of several. */
+  got: number
 }
 
 interface Served {
@@ -78,7 +90,7 @@ interface Served {
   /** The call that is carried out, and its thread. */
   call: TrappedCall
   tid: number
-  /** Whether a byte lies in the program's end. */
+  /** Whether a datagram lies in the program's end. */
   marked: boolean
   unwatch: (() => void)[]
   /** Whether the kernel's messages wait for room. */
@@ -88,6 +100,9 @@ interface Served {
 const AF_NETLINK = 16
 const MSG_PEEK = 2
 const MSG_TRUNC = 0x20
+const MSG_WAITFORONE = 0x10000
+/** In one call, as in the kernel (UIO_MAXIOV). */
+const MAX_MESSAGES = 1024
 const ERESTARTSYS = 512
 const F_DUPFD = 0
 const F_DUPFD_CLOEXEC = 1030
@@ -205,8 +220,20 @@ export class Supervisor {
         if (args[2]! > MAX_SEND_BYTES) return -E.EMSGSIZE
         checkReceiver(tid, args[4]!, ints[5]!)
         return this.#send(served, call, readMemory(tid, args[1]!, args[2]!))
+      case 'write':
+        if (args[2]! > MAX_SEND_BYTES) return -E.EMSGSIZE
+        return this.#send(served, call, readMemory(tid, args[1]!, args[2]!))
+      case 'writev':
+        return this.#send(served, call, gatherPieces(tid, vectorAt(tid, args[1]!, ints[2]!)))
+      case 'sendmmsg':
+        return this.#sendMany(served, call)
+      case 'read':
+        if (args[2] === 0) return 0
+        return this.#receive(served, call)
       case 'recvmsg':
       case 'recvfrom':
+      case 'readv':
+      case 'recvmmsg':
         return this.#receive(served, call)
       case 'bind':
         return socket.bind(readMemory(tid, args[1]!, Math.min(ints[2]!, SOCKADDR_NL.size)))
@@ -261,6 +288,8 @@ export class Supervisor {
     opened.defer(() => this.#os.close(own))
     opened.defer(() => this.#os.close(other))
     markEnd(other, number)
+    // What comes around the filter (io_uring, splice) fails with EPIPE.
+    this.#os.shutdown(own, SHUT_RD)
     const at = this.#freeNumber(call.tid, FIRST_FD)
     if (at === undefined) return -EMFILE
     const identity = identityOf(process.pid, other)!
@@ -296,13 +325,7 @@ export class Supervisor {
     opened.move()
     this.#os.close(other)
     this.#served.set(identity, served)
-    served.unwatch.push(
-      watch.add(own, () => {
-        if (this.#hasEnded(own)) this.#release(served)
-        // What was written there came around the filter. Whoever waits for an answer gets the end.
-        else this.#os.shutdown(own, SHUT_WR)
-      }),
-    )
+    served.unwatch.push(watch.addEnd(own, () => this.#release(served)))
     this.#followKernel(served)
     return 'answered'
   }
@@ -338,12 +361,6 @@ export class Supervisor {
       return at
     }
     return undefined
-  }
-
-  #hasEnded(fd: number): boolean {
-    const scratch = createBlock(64)
-    const got = this.#os.read(fd, scratch.base, 64)
-    return got === 0 || (got < 0 && got !== -E.EAGAIN)
   }
 
   #release(served: Served): void {
@@ -405,11 +422,34 @@ export class Supervisor {
     return sent < 0 ? sent : datagram.length
   }
 
+  /** As many as are taken before one fails. */
+  async #sendMany(served: Served, call: TrappedCall): Promise<number> {
+    const { tid, args } = call
+    const count = countOf(call)
+    for (let i = 0; i < count; i++) {
+      const at = args[1]! + i * MMSGHDR.size
+      let sent: number
+      try {
+        sent = await this.#send(served, call, gather(tid, at))
+        if (sent >= 0) writeMemory(tid, at + MMSGHDR.len, word(sent))
+      } catch (error) {
+        if (!(error instanceof OsError)) throw error
+        sent = -error.errno
+      }
+      if (sent < 0) return i > 0 ? i : sent
+    }
+    return count
+  }
+
   #receive(served: Served, call: TrappedCall): Fate {
-    const flags = call.nr === architecture!.calls.recvmsg ? call.ints[2]! : call.ints[3]!
-    if (served.socket.queue.length > 0) return this.#deliver(served, call)
-    if ((flags & MSG_DONTWAIT) !== 0 || !flagsOf(call.tid, call.ints[0]!).blocking) return -E.EAGAIN
-    served.receivers.push({ call, until: performance.now() + patienceOf(served.relay) })
+    const until = performance.now() + Math.min(patienceOf(served.relay), timeoutOf(call))
+    const receiver: Receiver = { call, until, got: 0 }
+    const fate = this.#deliver(served, receiver)
+    if (fate !== 'later') return fate
+    const isPatient =
+      (flagsFor(call) & MSG_DONTWAIT) === 0 && flagsOf(call.tid, call.ints[0]!).blocking
+    if (!isPatient) return receiver.got > 0 ? receiver.got : -E.EAGAIN
+    served.receivers.push(receiver)
     this.#signals ??= setInterval(() => this.#interrupt(), SIGNAL_LOOK_MS)
     return 'later'
   }
@@ -420,11 +460,12 @@ export class Supervisor {
     const now = performance.now()
     let waiting = 0
     for (const { receivers } of this.#served.values()) {
-      for (const [i, { call, until }] of [...receivers.entries()].reverse()) {
+      for (const [i, { call, until, got }] of [...receivers.entries()].reverse()) {
         const isLate = now >= until
         if (!isLate && listener.waits(call) && !isSignalled(call.tid)) continue
         receivers.splice(i, 1)
-        listener.fail(call, isLate ? E.EAGAIN : ERESTARTSYS)
+        if (got > 0) listener.answer(call, got)
+        else listener.fail(call, isLate ? E.EAGAIN : ERESTARTSYS)
       }
       waiting += receivers.length
     }
@@ -436,38 +477,55 @@ export class Supervisor {
   #arrived(served: Served): void {
     const { listener } = this.#options
     while (served.receivers.length > 0 && served.socket.queue.length > 0) {
-      const { call } = served.receivers.shift()!
+      const receiver = served.receivers.shift()!
+      const { call } = receiver
       if (!listener.waits(call)) continue
       let fate: Fate
       try {
-        fate = this.#deliver(served, call)
+        fate = this.#deliver(served, receiver)
       } catch (error) {
         fate = error instanceof OsError ? -error.errno : -E.EIO
       }
-      if (typeof fate !== 'number') continue
-      if (fate < 0) listener.fail(call, -fate)
+      if (fate === 'later') served.receivers.unshift(receiver)
+      else if (typeof fate !== 'number') continue
+      else if (fate < 0) listener.fail(call, -fate)
       else listener.answer(call, fate)
     }
     if (served.marked || served.socket.queue.length === 0) return
     served.marked = true
-    this.#os.write(served.end, createBlock(8).base, 1)
+    this.#os.write(served.end, createBlock(8).base, 0)
   }
 
-  /** Writes the next arrival where the call wants it. */
-  #deliver(served: Served, call: TrappedCall): Fate {
-    const { tid, args, ints } = call
-    const { bytes, from, errno } = served.socket.queue[0]!
-    const isMessage = call.nr === architecture!.calls.recvmsg
-    const flags = isMessage ? ints[2]! : ints[3]!
-    let room = 0
-    if (errno === undefined) {
-      if (isMessage) room = scatter(tid, args[1]!, bytes, from)
-      else {
-        room = args[2]!
-        writeMemory(tid, args[1]!, bytes.subarray(0, room))
-        if (args[4] !== 0) writeAddress(tid, from, args[4]!, args[5]!)
-      }
+  /** Gives the call what it wants of what has come; 'later' when that is not there yet. */
+  #deliver(served: Served, receiver: Receiver): Fate {
+    const { call } = receiver
+    const { queue } = served.socket
+    if (call.nr !== architecture!.calls.recvmmsg) {
+      return queue.length === 0 ? 'later' : this.#deliverOne(served, call, call.args[1]!)
     }
+    const count = countOf(call)
+    while (receiver.got < count) {
+      if (queue.length === 0) {
+        const takesFewer = (flagsFor(call) & MSG_WAITFORONE) !== 0
+        return takesFewer && receiver.got > 0 ? receiver.got : 'later'
+      }
+      // An error is that of the next call.
+      if (queue[0]!.errno !== undefined && receiver.got > 0) break
+      const at = call.args[1]! + receiver.got * MMSGHDR.size
+      const length = this.#deliverOne(served, call, at)
+      if (length < 0) return length
+      writeMemory(call.tid, at + MMSGHDR.len, word(length))
+      receiver.got++
+    }
+    return receiver.got
+  }
+
+  /** Writes the next arrival at `address`, in the shape that the call has it. Bytes, or -errno. */
+  #deliverOne(served: Served, call: TrappedCall, address: number): number {
+    const { tid, ints } = call
+    const { bytes, from, errno } = served.socket.queue[0]!
+    const flags = flagsFor(call)
+    const room = errno === undefined ? put(call, address, bytes, from) : 0
     if ((flags & MSG_PEEK) === 0 || errno !== undefined) {
       served.socket.shift()
       if (served.socket.queue.length === 0) this.#unmark(served, tid, ints[0]!)
@@ -477,7 +535,7 @@ export class Supervisor {
     return (flags & MSG_TRUNC) !== 0 ? bytes.length : Math.min(bytes.length, room)
   }
 
-  /** Takes the byte back that says there is something to receive. */
+  /** Takes the datagram back that says there is something to receive. */
   #unmark(served: Served, tid: number, fd: number): void {
     if (!served.marked) return
     served.marked = false
@@ -531,7 +589,39 @@ const EBADF = 9
 const ENFILE = 23
 const EMFILE = 24
 const ENOPROTOOPT = 92
-const SHUT_WR = 1
+const SHUT_RD = 0
+
+/** Writes a datagram and its sender where a call that receives wants them; returns the room that was there. @throws OsError */
+function put(call: TrappedCall, address: number, bytes: Uint8Array, from: Uint8Array): number {
+  const { calls } = architecture!
+  const { tid, nr, args, ints } = call
+  if (nr === calls.recvmsg || nr === calls.recvmmsg) return scatter(tid, address, bytes, from)
+  if (nr === calls.readv) return scatterPieces(tid, vectorAt(tid, address, ints[2]!), bytes)
+  const room = args[2]!
+  writeMemory(tid, address, bytes.subarray(0, room))
+  if (nr === calls.recvfrom && args[4] !== 0) writeAddress(tid, from, args[4]!, args[5]!)
+  return room
+}
+
+/** MSG_* of a call that receives. */
+function flagsFor({ nr, ints }: TrappedCall): number {
+  const { recvmsg, recvfrom, recvmmsg } = architecture!.calls
+  if (nr === recvmsg) return ints[2]!
+  return nr === recvfrom || nr === recvmmsg ? ints[3]! : 0
+}
+
+/** Milliseconds that recvmmsg() is given at most. The kernel looks only when something comes; here it is the end. @throws OsError */
+function timeoutOf({ tid, nr, args }: TrappedCall): number {
+  if (nr !== architecture!.calls.recvmmsg || args[4] === 0) return Infinity
+  const time = readMemory(tid, args[4]!, 16)
+  const view = new DataView(time.buffer, time.byteOffset)
+  return Number(view.getBigInt64(0, true)) * 1000 + Number(view.getBigInt64(8, true)) / 1e6
+}
+
+/** How many messages sendmmsg() and recvmmsg() are about. */
+function countOf({ ints }: TrappedCall): number {
+  return Math.min(ints[2]! >>> 0, MAX_MESSAGES)
+}
 
 /** 0, or -errno, for an option of SOL_SOCKET that a program wants to set. */
 function refusalOf(tid: number, option: number): number {

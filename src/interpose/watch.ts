@@ -12,6 +12,7 @@ const EPOLLONESHOT = 1 << 30
 
 interface Watched {
   readonly fd: number
+  readonly events: number
   readable(): void
 }
 
@@ -38,7 +39,7 @@ export class Watch {
     this.#helper = helper
     this.#epoll = check(this.#os.epollCreate(SOCK_CLOEXEC), 'epoll_create1', 'cannot watch')
     this.#wake = check(this.#os.eventfd(0, EFD_CLOEXEC), 'eventfd', 'cannot watch')
-    this.#control(EPOLL.CTL_ADD, this.#wake, 0)
+    this.#control(EPOLL.CTL_ADD, this.#wake, 0, EPOLL.IN)
     this.#thread = new Worker(new URL('./watch-thread.ts', import.meta.url), {
       workerData: { epoll: this.#epoll, wake: this.#wake },
     })
@@ -64,11 +65,21 @@ export class Watch {
    * closed. Returns what ends it.
    */
   add(fd: number, readable: () => void): () => void {
+    return this.#add({ fd, events: EPOLL.IN | EPOLLRDHUP, readable })
+  }
+
+  /** The same for the end of the other end only. */
+  addEnd(fd: number, ended: () => void): () => void {
+    return this.#add({ fd, events: 0, readable: ended })
+  }
+
+  #add(watched: Watched): () => void {
     const key = ++this.#last
-    this.#watched.set(key, { fd, readable })
-    this.#control(EPOLL.CTL_ADD, fd, key)
+    const { fd, events } = watched
+    this.#watched.set(key, watched)
+    this.#control(EPOLL.CTL_ADD, fd, key, events)
     return () => {
-      if (this.#watched.delete(key)) this.#control(EPOLL.CTL_DEL, fd, key)
+      if (this.#watched.delete(key)) this.#control(EPOLL.CTL_DEL, fd, key, 0)
     }
   }
 
@@ -136,13 +147,13 @@ export class Watch {
     const watched = this.#watched.get(key)
     if (watched === undefined) return
     watched.readable()
-    if (this.#watched.has(key)) this.#control(EPOLL.CTL_MOD, watched.fd, key)
+    if (this.#watched.has(key)) this.#control(EPOLL.CTL_MOD, watched.fd, key, watched.events)
   }
 
-  #control(operation: number, fd: number, key: number): void {
+  #control(operation: number, fd: number, key: number, events: number): void {
     const event = createBlock(EPOLL.eventSize)
     const once = key === 0 ? 0 : EPOLLONESHOT
-    event.view.setUint32(0, EPOLL.IN | EPOLLRDHUP | once, true)
+    event.view.setUint32(0, events | once, true)
     event.view.setUint32(EPOLL.eventData, key, true)
     this.#os.epollCtl(this.#epoll, operation, fd, event.base)
   }

@@ -44,6 +44,12 @@ export interface CallNumbers {
   readonly recvfrom: number
   readonly sendmsg: number
   readonly recvmsg: number
+  readonly sendmmsg: number
+  readonly recvmmsg: number
+  readonly read: number
+  readonly write: number
+  readonly readv: number
+  readonly writev: number
   readonly dup: number
   readonly dup2: number | undefined
   readonly dup3: number
@@ -70,7 +76,8 @@ const ARCHITECTURES: { readonly [arch: string]: Architecture } = {
     audit: 0xc000003e,
     calls: {
       ...{ socket: 41, bind: 49, connect: 42, getsockname: 51, setsockopt: 54, getsockopt: 55 },
-      ...{ sendto: 44, recvfrom: 45, sendmsg: 46, recvmsg: 47 },
+      ...{ sendto: 44, recvfrom: 45, sendmsg: 46, recvmsg: 47, sendmmsg: 307, recvmmsg: 299 },
+      ...{ read: 0, write: 1, readv: 19, writev: 20 },
       ...{ dup: 32, dup2: 33, dup3: 292, fcntl: 72 },
     },
     ...{ seccomp: 317, prctl: 157, execve: 59, prlimit64: 302, rtSigaction: 13, setsid: 112 },
@@ -81,6 +88,7 @@ const ARCHITECTURES: { readonly [arch: string]: Architecture } = {
     calls: {
       ...{ socket: 198, bind: 200, connect: 203, getsockname: 204, setsockopt: 208 },
       ...{ getsockopt: 209, sendto: 206, recvfrom: 207, sendmsg: 211, recvmsg: 212 },
+      ...{ sendmmsg: 269, recvmmsg: 243, read: 63, write: 64, readv: 65, writev: 66 },
       ...{ dup: 23, dup2: undefined, dup3: 24, fcntl: 25 },
     },
     ...{ seccomp: 277, prctl: 167, execve: 221, prlimit64: 261, rtSigaction: 134, setsid: 157 },

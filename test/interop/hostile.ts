@@ -3,12 +3,12 @@
  * get what the kernel would give it, asks in the end for a family as programs do, and prints `survived`.
  */
 import assert from 'node:assert/strict'
-import { readdirSync, readFileSync, writeSync } from 'node:fs'
+import { openSync, readdirSync, readFileSync, writeSync } from 'node:fs'
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
 import { FD_COUNT, FIRST_FD } from '../../src/interpose/filter.ts'
 import { decodeFamily, encodeGetFamily, GENL_ID_CTRL } from '../../src/netlink/control.ts'
 import { message, messages, NLM_F, NLMSG, readAnswer } from '../../src/netlink/message.ts'
-import { AF_NETLINK, E, IOVEC, MSG_DONTWAIT, MSGHDR } from '../../src/platform/layout.ts'
+import { AF_NETLINK, E, IOVEC, MMSGHDR, MSG_DONTWAIT, MSGHDR } from '../../src/platform/layout.ts'
 import { openLibc } from '../../src/platform/libc.ts'
 import { type Block, blockOf, createBlock } from '../../src/platform/memory.ts'
 import { architecture, execute, writeMemory } from '../../src/platform/seccomp.ts'
@@ -262,12 +262,82 @@ async function changing(): Promise<void> {
   await worker.terminate()
 }
 
-/** Calls around the filter, on the descriptor itself: no netlink socket takes them, and nobody waits for ever. */
+/** Sent around the filter, from a file: it fails, and the socket goes on. */
 function around(): void {
+  const sendfile = process.arch === 'arm64' ? 71 : 40
+  const file = openSync(import.meta.path, 'r')
   const socket = new Netlink()
-  os.write(socket.fd, createBlock(32).base, 32)
-  assert.equal(os.read(socket.fd, createBlock(32).base, 32), 0, 'the end')
+  assert.equal(os.syscall(sendfile, socket.fd, file, 0, 64, 0, 0), -EPIPE)
+  assert.equal(socket.ask(), 0)
+  assert.equal(socket.receive(), -E.EAGAIN)
+  socket.close()
 }
+
+const EPIPE = 32
+
+/** The calls of files, and those for several messages at once, do what the calls of sockets do. */
+function files(): void {
+  const generic = { type: GENL_ID_CTRL, flags: NLM_F.REQUEST, pid: 0 }
+  const ask = (seq: number) => message({ ...generic, seq }, encodeGetFamily('ovpn'))
+  const one = blockOf(ask(1))
+  const size = one.u8.length
+  const into = createBlock(4096)
+  const socket = new Netlink()
+  const { fd } = socket
+  const seqAt = (at = 0) => into.view.getUint32(at + 8, true)
+  assert.equal(os.write(fd, one.base, size), size)
+  assert.equal(os.read(fd, into.base, 4096) > size && seqAt(), 1)
+  assert.equal(os.write(fd, 0x10, 64), -E.EFAULT)
+  assert.equal(os.read(fd, 0x10, 0), 0)
+
+  // In two pieces, there and back.
+  const pieces = (base: number, ...lengths: number[]) => {
+    const vector = createBlock(lengths.length * IOVEC.size)
+    let from = base
+    for (const [i, length] of lengths.entries()) {
+      vector.view.setBigUint64(i * IOVEC.size + IOVEC.base, BigInt(from), true)
+      vector.view.setBigUint64(i * IOVEC.size + IOVEC.len, BigInt(length), true)
+      from += length
+    }
+    return vector
+  }
+  const two = blockOf(ask(2))
+  assert.equal(os.writev(fd, pieces(two.base, 7, size - 7).base, 2), size)
+  assert.equal(os.readv(fd, pieces(into.base, 3, 4000).base, 2) > size && seqAt(), 2)
+  assert.equal(os.writev(fd, two.base, 1025), -E.EINVAL)
+
+  // Several messages: those before one that fails are sent.
+  const several = createBlock(4 * MMSGHDR.size)
+  const fill = (i: number, base: number, length: number) => {
+    const { u8 } = header(base, length)
+    several.u8.set(u8.subarray(0, MSGHDR.size), i * MMSGHDR.size)
+    const vector = pieces(base, length)
+    held.push(vector)
+    several.view.setBigUint64(i * MMSGHDR.size + MSGHDR.iov, BigInt(vector.base), true)
+  }
+  const held: Block[] = []
+  const requests = [3, 4, 5].map((seq) => blockOf(ask(seq)))
+  for (const [i, { base }] of requests.entries()) fill(i, base, size)
+  fill(3, 0x10, size)
+  const lengthOf = (i: number) => several.view.getUint32(i * MMSGHDR.size + MMSGHDR.len, true)
+  assert.equal(os.sendmmsg(fd, several.base, 4, 0), 3)
+  assert.deepEqual([0, 1, 2].map(lengthOf), [size, size, size])
+  assert.equal(os.sendmmsg(fd, several.base + 3 * MMSGHDR.size, 1, 0), -E.EFAULT)
+  for (let i = 0; i < 4; i++) fill(i, into.base + 1000 * i, 1000)
+  assert.equal(os.recvmmsg(fd, several.base, 2, 0), 2)
+  assert.deepEqual([seqAt(), seqAt(1000)], [3, 4])
+  assert.equal(os.recvmmsg(fd, several.base, 4, MSG_WAITFORONE), 1)
+  assert.ok(lengthOf(0) > size && seqAt() === 5)
+  assert.equal(os.recvmmsg(fd, several.base, 4, MSG_DONTWAIT), -E.EAGAIN)
+
+  os.fcntl(fd, F_SETFL, O_NONBLOCK)
+  assert.equal(os.read(fd, into.base, 4096), -E.EAGAIN)
+  socket.close()
+}
+
+const MSG_WAITFORONE = 0x10000
+const F_SETFL = 4
+const O_NONBLOCK = 0o4000
 
 /** Receiving ends when its time is over. */
 function patience(): void {
@@ -364,7 +434,7 @@ function startThread(work: string, data?: number) {
 }
 
 export const misuses: { [name: string]: () => void | Promise<void> } = {
-  ...{ malformed, pointers, descriptors, deaf, flood, changing, around, patience },
+  ...{ malformed, pointers, descriptors, deaf, flood, changing, around, files, patience },
 }
 
 const helpers: typeof misuses = { handing, sharing, leaving, orphaned }
