@@ -86,26 +86,36 @@ describe('Management', () => {
     ['', [], 'an empty line is none'],
     ['version', ['OpenVPN Version: ovpn 1.0', 'Management Version: 6', 'END'], 'several lines'],
     ['version 4', 'SUCCESS: Management client version set to 4', 'announced'],
-    ['nonsense', "ERROR: unknown command, enter 'help' for more options", 'no command'],
+    ['nonsense', "ERROR: unknown command [nonsense], enter 'help' for more options", 'no command'],
     ['verb 11 12', /.*/.source, 'too many parameters'],
     ['verb', 'SUCCESS: verb=3', 'asked'],
     ['verb x', "ERROR: expected a number from 0 to 15, not 'x'", 'no number'],
     ['hold', 'SUCCESS: hold=0', 'asked'],
     ['hold on', 'SUCCESS: hold flag set to ON', 'set'],
-    ['hold maybe', "ERROR: expected on or off, not 'maybe'", 'neither'],
-    ['signal SIGKILL', "ERROR: signal 'SIGKILL' is not known", 'not one of four'],
+    ['hold maybe', 'ERROR: bad hold command parameter', 'neither'],
+    ['signal SIGKILL', "ERROR: signal 'SIGKILL' is not a known signal type", 'not one of four'],
     ['kill "a b', 'ERROR: a quotation mark is not closed', 'broken quoting'],
-    ['kill "a \\"b"', "SUCCESS: 2 client(s) killed: 'a \"b'", 'quoted'],
-    ['client-kill 3', 'ERROR: there is no such client, or nothing is asked of it', 'nobody'],
+    ['kill "a \\"b"', "SUCCESS: common name 'a \"b' found, 2 client(s) killed", 'quoted'],
+    ['client-kill 3', 'ERROR: client-kill command failed', 'nobody'],
     ['client-auth-nt 1 2', 'SUCCESS: client-auth command succeeded', 'accepted'],
-    ['username Auth x', 'ERROR: this command is for clients', 'a server has no questions'],
+    ['username Auth x', 'ERROR: no username is currently needed at this time', 'nothing is asked'],
+    [
+      'remote ACCEPT',
+      "ERROR: The 'remote' command is not supported by the current daemon mode",
+      'a server has none',
+    ],
+    ['version 3', [], 'one that expects no answer'],
+    ['client-kill x', 'ERROR: cannot parse CID', 'no number'],
+    ['mute 5', 'SUCCESS: mute level changed', 'set'],
+    ['auth-retry', 'SUCCESS: auth-retry=none', 'a server has none'],
+    ['auth-retry maybe', 'ERROR: bad auth-retry parameter', 'none of three'],
     ['bytecount -1', "ERROR: expected a number from 0 to 86400, not '-1'", 'negative'],
   ]
   for (const [line, answer, why] of rows) {
     it(`${JSON.stringify(line)}: ${why}`, () => {
       const answers = ask(line)
       if (answer === '.*')
-        assert.match(answers[0]!, /^ERROR: command 'verb' wants 0 to 1 parameters/)
+        assert.match(answers[0]!, /^ERROR: the 'verb' command requires at most 1 parameter$/)
       else assert.deepEqual(answers, Array.isArray(answer) ? answer : [answer])
     })
   }
@@ -152,14 +162,29 @@ describe('Management', () => {
       '1795417114,I,one two',
       'END',
     ])
-    assert.deepEqual(ask('state'), ['1795417114,CONNECTED,SUCCESS,10.8.0.1,,,,,', 'END'])
+    assert.deepEqual(ask('state'), ['1795417114,CONNECTED,SUCCESS,10.8.0.1,,,,', 'END'])
     ask('state on')
     set.management.log('three')
     set.management.state({ name: 'EXITING' })
-    assert.deepEqual(set.taken(), ['>LOG:1795417114,,three', '>STATE:1795417114,EXITING,,,,,,,'])
+    assert.deepEqual(set.taken(), ['>LOG:1795417114,I,three', '>STATE:1795417114,EXITING,,,,,,'])
     ask('log off')
     set.management.log('four')
     assert.deepEqual(set.taken(), [])
+  })
+
+  it('takes a password in base64, in lines up to END', () => {
+    const answers: string[][] = []
+    const questions = {
+      answer: (...words: string[]) => answers.push(words) > 0,
+      remote: () => false,
+      remotes: () => [],
+      challengeResponse: () => false,
+      forgetPasswords: () => {},
+    }
+    const { connect, taken } = setUp({}, { questions })
+    connect()!.receive('password Auth\nc2VjcmV0IHdp\ndGggIg==\nEND\n')
+    assert.equal(taken().at(-1), "SUCCESS: 'Auth' password entered, but not yet verified")
+    assert.deepEqual(answers, [['password', 'Auth', 'secret with "']])
   })
 
   it('tells of clients, and no value begins a line of its own', () => {
@@ -188,6 +213,12 @@ describe('Management', () => {
     assert.deepEqual(set.taken(), ['SUCCESS: nclients=2,bytesin=30,bytesout=40'])
   })
 
+  it('answers in the order in which it is asked', async () => {
+    assert.deepEqual(ask('load-stats\npid'), [])
+    await new Promise((resolve) => setImmediate(resolve))
+    assert.deepEqual(set.taken(), ['SUCCESS: nclients=2,bytesin=30,bytesout=40', 'SUCCESS: pid=42'])
+  })
+
   it('serves one at a time, and the next after that', () => {
     assert.equal(set.connect(), undefined)
     ask('quit')
@@ -200,7 +231,7 @@ describe('Management', () => {
     assert.deepEqual(ask('status 2'), [])
     await new Promise((resolve) => setImmediate(resolve))
     const [refused, title, ...lines] = set.taken()
-    assert.equal(refused, "ERROR: expected a number from 1 to 3, not '4'")
+    assert.equal(refused, 'ERROR: bad status format version number')
     assert.equal(title, 'TITLE,ovpn 1.0')
     assert.equal(lines.at(-1), 'END')
   })

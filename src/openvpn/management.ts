@@ -31,12 +31,17 @@ export interface ProcessState {
   readonly localV6?: string
 }
 
+const AUTH_RETRY = ['none', 'nointeract', 'interact'] as const
+export type AuthRetry = (typeof AUTH_RETRY)[number]
+
 /** What the commands act on. Commands that need a part that is absent are refused. */
 export interface ManagementTarget {
   /** `OpenVPN …`-like title of the program. */
   readonly title: string
   readonly pid: number
   status(): Promise<ServerStatus | undefined>
+  /** What is told where no version is named (`status-version`). */
+  readonly statusVersion?: StatusVersion
   /** Of a client: its counters as name and value. */
   statistics?(): Promise<readonly (readonly [name: string, value: number | string])[]>
   load(): Promise<{ clients: number; bytesIn: number; bytesOut: number }>
@@ -46,6 +51,8 @@ export interface ManagementTarget {
   verbosity: number
   /** Messages of one kind in a row that are told. */
   mute: number
+  /** Of a client: what a refused password leads to. */
+  authRetry?: AuthRetry
   readonly clients?: ManagedClients
   readonly questions?: ManagedQuestions
 }
@@ -98,10 +105,14 @@ export interface ManagementConnection {
 }
 
 const INTERFACE_VERSION = 6
+/** Clients that speak this version or a later one are answered when they say so. */
+const ANSWERED_VERSION = 4
 const LOG_CACHE = 250
 const STATES_KEPT = 100
 /** A line without an end that is longer is nobody's command. */
 const MAX_LINE = 16_384
+/** Of commands that wait for the answer to one before. */
+const MAX_UNREAD = 1 << 20
 const MAX_BLOCK_LINES = 10_000
 
 interface Line {
@@ -154,7 +165,7 @@ export class Management {
     await new Promise<void>((resolve) => this.#held.push(resolve))
   }
 
-  log(text: string, flags = ''): void {
+  log(text: string, flags = 'I'): void {
     const line = { date: this.#options.now(), flags, text: oneLine(text) }
     this.#log.add(line)
     if (this.#connection?.wants.log === true) this.#connection.tell(`>LOG:${logText(line)}`)
@@ -275,6 +286,8 @@ class Connection implements ManagementConnection {
   readonly #send: (text: string) => void
   readonly #close: () => void
   #rest = ''
+  /** Something is looked up, and the lines that have come since wait for it. */
+  #answering = false
   #block: Block | undefined
   #authenticated: boolean
   #bytecount: (() => void) | undefined
@@ -299,16 +312,27 @@ class Connection implements ManagementConnection {
 
   receive(text: string): void {
     this.#rest += text
-    for (;;) {
+    if (this.#rest.length > MAX_UNREAD) {
+      this.tell('ERROR: too much at once')
+      this.end()
+      return
+    }
+    this.#read()
+  }
+
+  /** Lines, each answered before the next is looked at. */
+  #read(): void {
+    while (!this.#ended && !this.#answering) {
       const end = this.#rest.indexOf('\n')
-      if (end < 0 || this.#ended) break
+      if (end < 0) {
+        if (this.#rest.length <= MAX_LINE) return
+        this.tell('ERROR: the line is too long')
+        this.end()
+        return
+      }
       const line = this.#rest.slice(0, end).replace(/\r$/, '')
       this.#rest = this.#rest.slice(end + 1)
       this.#line(line)
-    }
-    if (this.#rest.length > MAX_LINE) {
-      this.tell('ERROR: the line is too long')
-      this.end()
     }
   }
 
@@ -376,13 +400,19 @@ class Connection implements ManagementConnection {
   #command(name: string, args: string[]): void {
     const command = COMMANDS[name]
     if (command === undefined) {
-      this.tell("ERROR: unknown command, enter 'help' for more options")
+      this.tell(`ERROR: unknown command [${oneLine(name)}], enter 'help' for more options`)
       return
     }
     const [least, most] = command.args
     if (args.length < least || args.length > most) {
-      const wanted = least === most ? `${least}` : `${least} to ${most}`
-      this.tell(`ERROR: command '${name}' wants ${wanted} parameters: ${command.help}`)
+      const [amount, count] =
+        least === most
+          ? ['', least]
+          : args.length < least
+            ? ['at least ', least]
+            : ['at most ', most]
+      const parameters = count === 1 ? 'parameter' : 'parameters'
+      this.tell(`ERROR: the '${name}' command requires ${amount}${count} ${parameters}`)
       return
     }
     try {
@@ -390,15 +420,22 @@ class Connection implements ManagementConnection {
         { connection: this, management: this.#management, target: this.#target },
         args,
       )
-      if (answer instanceof Promise)
-        answer.then(
-          (text) => this.#answer(text),
-          (e) => this.#refuse(e),
-        )
+      if (answer instanceof Promise) void this.#later(answer)
       else this.#answer(answer)
     } catch (error) {
       this.#refuse(error)
     }
+  }
+
+  async #later(answer: Promise<Answer>): Promise<void> {
+    this.#answering = true
+    try {
+      this.#answer(await answer)
+    } catch (error) {
+      this.#refuse(error)
+    }
+    this.#answering = false
+    this.#read()
   }
 
   #answer(answer: Answer): void {
@@ -477,7 +514,10 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     run: ({ target }, [number]) =>
       number === undefined
         ? [`OpenVPN Version: ${target.title}`, `Management Version: ${INTERFACE_VERSION}`, 'END']
-        : ok(`Management client version set to ${whole(number, 1, 1000)}`),
+        : // Older clients do not expect an answer.
+          whole(number, 1, 1000) < ANSWERED_VERSION
+          ? undefined
+          : ok(`Management client version set to ${number}`),
   },
   pid: {
     args: [0, 0],
@@ -502,15 +542,17 @@ const COMMANDS: Readonly<Record<string, Command>> = {
         management.release()
         return ok('hold release succeeded')
       }
-      management.holding = onOff(what)
+      if (what !== 'on' && what !== 'off') throw new Error('bad hold command parameter')
+      management.holding = what === 'on'
       return ok(`hold flag set to ${what.toUpperCase()}`)
     },
   },
   status: {
     args: [0, 1],
     help: 'status [1|2|3]: who is connected',
-    async run({ target }, [version = '1']) {
-      const form = whole(version, 1, 3) as StatusVersion
+    async run({ target }, [version = `${target.statusVersion ?? 1}`]) {
+      if (!/^[123]$/.test(version)) throw new Error('bad status format version number')
+      const form = Number(version) as StatusVersion
       const status = await target.status()
       if (status !== undefined) return statusLines(status, form)
       const statistics = (await target.statistics?.()) ?? []
@@ -537,7 +579,7 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     args: [1, 1],
     help: 'signal SIGHUP|SIGTERM|SIGUSR1|SIGUSR2: as if the process had got it',
     run({ target }, [name]) {
-      if (!isSignal(name!)) throw new Error(`signal '${name}' is not known`)
+      if (!isSignal(name!)) throw new Error(`signal '${name}' is not a known signal type`)
       target.signal(name)
       return ok(`signal ${name} thrown`)
     },
@@ -557,27 +599,34 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     run({ target }, [count]) {
       if (count === undefined) return ok(`mute=${target.mute}`)
       target.mute = whole(count, 0, 0x7fffffff)
-      return ok(`mute=${target.mute}`)
+      return ok('mute level changed')
     },
   },
   kill: {
     args: [1, 1],
     help: 'kill cn|[protocol:]address:port: end connections of clients',
     run({ target }, [which]) {
-      const count = clientsOf(target).kill(which!)
-      if (count > 0) return ok(`${count} client(s) killed: '${which}'`)
-      throw new Error(`'${which}': no such client`)
+      const count = clientsOf(target, 'kill').kill(which!)
+      const isAddress = /:\d+$/.test(which!)
+      if (count === 0) {
+        throw new Error(
+          isAddress ? `client at address ${which} not found` : `common name '${which}' not found`,
+        )
+      }
+      return ok(
+        isAddress
+          ? `${count} client(s) at address ${which} killed`
+          : `common name '${which}' found, ${count} client(s) killed`,
+      )
     },
   },
   'client-auth': {
     args: [2, 2],
     help: 'client-auth CID KID: accept; configuration lines follow, then END',
     run({ connection, target }, [cid, kid]) {
-      const [id, keyId] = [identity(cid!), identity(kid!)]
-      const clients = clientsOf(target)
-      connection.collect((lines) =>
-        done(clients.authorize(id, keyId, lines), 'client-auth command succeeded'),
-      )
+      const clients = clientsOf(target, 'client-auth')
+      const [id, keyId] = [clientId(cid!), keyIdOf(kid!)]
+      connection.collect((lines) => done(clients.authorize(id, keyId, lines), 'client-auth'))
       return undefined
     },
   },
@@ -586,8 +635,8 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     help: 'client-auth-nt CID KID: accept, without configuration',
     run: ({ target }, [cid, kid]) =>
       done(
-        clientsOf(target).authorize(identity(cid!), identity(kid!), []),
-        'client-auth command succeeded',
+        clientsOf(target, 'client-auth').authorize(clientId(cid!), keyIdOf(kid!), []),
+        'client-auth',
       ),
   },
   'client-deny': {
@@ -595,30 +644,34 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     help: 'client-deny CID KID reason [client-reason]: refuse',
     run: ({ target }, [cid, kid, reason, clientReason]) =>
       done(
-        clientsOf(target).deny(identity(cid!), identity(kid!), reason!, clientReason),
-        'client-deny command succeeded',
+        clientsOf(target, 'client-deny').deny(clientId(cid!), keyIdOf(kid!), reason!, clientReason),
+        'client-deny',
       ),
   },
   'client-pending-auth': {
     args: [4, 4],
     help: 'client-pending-auth CID KID extra timeout: ask the client for more',
-    run: ({ target }, [cid, kid, extra, timeout]) =>
-      done(
-        clientsOf(target).pend(identity(cid!), identity(kid!), extra!, whole(timeout!, 1, 86_400)),
-        'client-pending-auth command succeeded',
-      ),
+    run({ target }, [cid, kid, extra, timeout]) {
+      const clients = clientsOf(target, 'client-pending-auth')
+      const [id, keyId] = [clientId(cid!), keyIdOf(kid!)]
+      return done(
+        clients.pend(id, keyId, extra!, whole(timeout!, 1, 86_400)),
+        'client-pending-auth',
+        '. Extra parameter might be too long',
+      )
+    },
   },
   'client-kill': {
     args: [1, 2],
     help: 'client-kill CID [message]: end its connection; RESTART is sent unless told',
     run: ({ target }, [cid, message = 'RESTART']) =>
-      done(clientsOf(target).killOne(identity(cid!), message), 'client-kill command succeeded'),
+      done(clientsOf(target, 'client-kill').killOne(clientId(cid!), message), 'client-kill'),
   },
   'push-update-broad': {
     args: [1, 1],
     help: 'push-update-broad "options": change pushed options of all clients',
     run({ target }, [options]) {
-      const count = clientsOf(target).update(undefined, options!)
+      const count = clientsOf(target, 'push-update-broad').update(undefined, options!)
       return ok(`push-update command succeeded: ${count} client(s)`)
     },
   },
@@ -626,17 +679,40 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     args: [2, 2],
     help: 'push-update-cid CID "options": change pushed options of a client',
     run: ({ target }, [cid, options]) =>
-      done(clientsOf(target).update(identity(cid!), options!) > 0, 'push-update command succeeded'),
+      done(
+        clientsOf(target, 'push-update-cid').update(clientId(cid!), options!) > 0,
+        'push-update',
+      ),
   },
-  username: answering('username', 'username type text: answer a question'),
-  password: answering('password', 'password type text: answer a question'),
-  needok: answering('needok', 'needok type ok|cancel: answer a question'),
-  needstr: answering('needstr', 'needstr type text: answer a question'),
+  username: answering('username', 'username', 'username type text: answer a question'),
+  password: {
+    args: [1, 2],
+    help: 'password type [text]: answer a question; without a text, base64 in lines that follow, then END',
+    run({ connection, target }, [type, text]) {
+      const give = (password: string) => answered(target, 'password', 'password', type!, password)
+      if (text !== undefined) return give(text)
+      connection.collect((lines) => give(Buffer.from(lines.join(''), 'base64').toString()))
+      return undefined
+    },
+  },
+  needok: answering('needok', 'needok-confirmation', 'needok type ok|cancel: answer a question'),
+  needstr: answering('needstr', 'needstr-string', 'needstr type text: answer a question'),
+  'auth-retry': {
+    args: [0, 1],
+    help: 'auth-retry [none|nointeract|interact]: what a refused password leads to',
+    run({ target }, [wanted]) {
+      if (wanted === undefined) return ok(`auth-retry=${target.authRetry ?? 'none'}`)
+      const chosen = AUTH_RETRY.find((one) => one === wanted)
+      if (chosen === undefined) throw new Error('bad auth-retry parameter')
+      if (target.authRetry !== undefined) target.authRetry = chosen
+      return ok('auth-retry parameter changed')
+    },
+  },
   'forget-passwords': {
     args: [0, 0],
     help: 'forget-passwords: ask again when they are needed',
     run({ target }) {
-      questionsOf(target).forgetPasswords()
+      target.questions?.forgetPasswords()
       return ok('Passwords were forgotten')
     },
   },
@@ -644,31 +720,28 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     args: [1, 1],
     help: 'cr-response base64: answer a challenge',
     run: ({ target }, [text]) =>
-      done(questionsOf(target).challengeResponse(text!), 'cr-response command succeeded'),
+      done(questionsOf(target, 'cr-response').challengeResponse(text!), 'cr-response'),
   },
   remote: {
     args: [1, 3],
     help: 'remote ACCEPT|SKIP|MOD host port: what to connect to',
     run({ target }, [what, host, port]) {
-      const questions = questionsOf(target)
+      const questions = questionsOf(target, 'remote')
+      const choose = (choice: Parameters<ManagedQuestions['remote']>[0]) =>
+        done(questions.remote(choice), 'remote')
       if (what === 'MOD' && host !== undefined && port !== undefined) {
-        return done(
-          questions.remote({ host, port: whole(port, 1, 65_535) }),
-          'remote command succeeded',
-        )
+        return choose({ host, port: whole(port, 1, 65_535) })
       }
-      if (what !== 'ACCEPT' && what !== 'SKIP')
-        throw new Error('expected ACCEPT, SKIP or MOD host port')
-      return done(questions.remote(what), 'remote command succeeded')
+      if (what === 'ACCEPT' || what === 'SKIP') return choose(what)
+      throw new Error('expected ACCEPT, SKIP or MOD host port')
     },
   },
   proxy: {
     args: [1, 4],
     help: 'proxy NONE|HTTP host port [nct]|SOCKS host port: what to connect through',
     run({ target }, [what, host, port, flag]) {
-      const questions = questionsOf(target)
-      const choose = (choice: ProxyChoice) =>
-        done(questions.proxy?.(choice) === true, 'proxy command succeeded')
+      const questions = questionsOf(target, 'proxy')
+      const choose = (choice: ProxyChoice) => done(questions.proxy?.(choice) === true, 'proxy')
       if (what === 'NONE') return choose({ kind: 'none' })
       if ((what !== 'HTTP' && what !== 'SOCKS') || host === undefined || port === undefined) {
         throw new Error('expected NONE, HTTP host port [nct] or SOCKS host port')
@@ -681,24 +754,54 @@ const COMMANDS: Readonly<Record<string, Command>> = {
   'remote-entry-count': {
     args: [0, 0],
     help: 'remote-entry-count: how many servers the profile names',
-    run: ({ target }) => [String(questionsOf(target).remotes().length), 'END'],
+    run: ({ target }) => [
+      String(questionsOf(target, 'remote-entry-count').remotes().length),
+      'END',
+    ],
   },
   'remote-entry-get': {
     args: [1, 2],
-    help: 'remote-entry-get i|all [j]: the servers that the profile names',
+    help: 'remote-entry-get i|all [j]: the servers that the profile names, i to j - 1',
     run({ target }, [from, to]) {
-      const remotes = questionsOf(target).remotes()
-      const first = from === 'all' ? 0 : whole(from!, 0, remotes.length - 1)
-      const last =
-        from === 'all'
-          ? remotes.length
-          : to === undefined
-            ? first + 1
-            : whole(to, first + 1, remotes.length)
-      const lines = remotes.map(({ host, port, protocol }, i) => `${i},${host},${port},${protocol}`)
+      const remotes = questionsOf(target, 'remote-entry-get').remotes()
+      const number = (text: string) => whole(text, 0, 1_000_000)
+      const first = from === 'all' ? 0 : number(from!)
+      const last = from === 'all' ? remotes.length : to === undefined ? first + 1 : number(to)
+      const lines = remotes.map(
+        ({ host, port, protocol }, i) => `${i},${host},${port},${protocol},enabled`,
+      )
       return [...lines.slice(first, last), 'END']
     },
   },
+  test: {
+    args: [1, 1],
+    help: 'test n: so many lines, to try a reader with',
+    run: (_, [count]) =>
+      Array.from(
+        { length: whole(count!, 1, 10_000) },
+        (_, i) => `[${i}] a line to try a reader with`,
+      ),
+  },
+  'pkcs11-id-count': {
+    args: [0, 0],
+    help: 'pkcs11-id-count: none, smart cards are not used',
+    run: () => '>PKCS11ID-COUNT:0',
+  },
+  net: refusing('net', 'Sorry, this command is currently only implemented on Windows'),
+  'rsa-sig': refusing('rsa-sig', 'The rsa-sig command is not currently available'),
+  'pk-sig': refusing('pk-sig', 'The pk-sig command is not currently available'),
+  certificate: refusing('certificate', 'The certificate command is not currently available'),
+}
+
+/** Known to OpenVPN's tools; what it is about cannot be here. */
+function refusing(name: string, why: string): Command {
+  return {
+    args: [0, 0],
+    help: `${name}: not available`,
+    run() {
+      throw new Error(why)
+    },
+  }
 }
 
 function realtime<T>(
@@ -707,14 +810,14 @@ function realtime<T>(
   textOf: (entry: T) => string,
 ): Command {
   return {
-    args: [0, 2],
+    args: [name === 'state' ? 0 : 1, 2],
     help: `${name} [on|off] [n|all]: what was, and whether to be told of more`,
     run({ connection, management }, args) {
       const words = [...args]
       const history = historyOf(management.histories)
       let told: string | undefined
       if (words[0] === 'on' || words[0] === 'off') {
-        const wanted = onOff(words.shift()!)
+        const wanted = words.shift() === 'on'
         connection.wants[name] = wanted
         told = ok(`real-time ${name} notification set to ${wanted ? 'ON' : 'OFF'}`)
         if (words.length === 0) return told
@@ -726,43 +829,62 @@ function realtime<T>(
           ? 1
           : count === undefined || count === 'all'
             ? Infinity
-            : whole(count, 1, 1_000_000)
+            : Number(count)
+      if (!(number >= 1)) {
+        throw new Error(`${name} parameter must be 'on' or 'off' or some number n or 'all'`)
+      }
       const lines = [...history.last(number).map(textOf), 'END']
       return told === undefined ? lines : [told, ...lines]
     },
   }
 }
 
-function answering(kind: 'username' | 'password' | 'needok' | 'needstr', help: string): Command {
+type AnswerKind = 'username' | 'password' | 'needok' | 'needstr'
+
+function answering(kind: AnswerKind, what: string, help: string): Command {
   return {
     args: [2, 2],
     help,
-    run({ target }, [type, text]) {
-      if (questionsOf(target).answer(kind, type!, text!)) {
-        return ok(`'${type}' ${kind} entered, but not yet verified`)
-      }
-      throw new Error(`no ${kind} '${type}' is needed at this time`)
-    },
+    run: ({ target }, [type, text]) => answered(target, kind, what, type!, text!),
   }
+}
+
+/** `what`: the kind in OpenVPN's words. */
+function answered(
+  { questions }: ManagementTarget,
+  kind: AnswerKind,
+  what: string,
+  type: string,
+  text: string,
+): string {
+  if (questions?.answer(kind, type, text) === true) {
+    return ok(`'${type}' ${kind} entered, but not yet verified`)
+  }
+  throw new Error(`no ${what} is currently needed at this time`)
 }
 
 function end(connection: Connection): undefined {
   connection.end()
 }
 
-function done(found: boolean, text: string): string {
-  if (!found) throw new Error('there is no such client, or nothing is asked of it')
-  return ok(text)
+function done(found: boolean, command: string, hint = ''): string {
+  if (!found) throw new Error(`${command} command failed${hint}`)
+  return ok(`${command} command succeeded`)
 }
 
-function clientsOf({ clients }: ManagementTarget): ManagedClients {
-  if (clients === undefined) throw new Error('this command is for servers')
+function clientsOf({ clients }: ManagementTarget, command: string): ManagedClients {
+  if (clients === undefined) throw unsupported(command)
   return clients
 }
 
-function questionsOf({ questions }: ManagementTarget): ManagedQuestions {
-  if (questions === undefined) throw new Error('this command is for clients')
+/** A server has questions too, but of passwords alone. */
+function questionsOf({ clients, questions }: ManagementTarget, command: string): ManagedQuestions {
+  if (clients !== undefined || questions === undefined) throw unsupported(command)
   return questions
+}
+
+function unsupported(command: string): Error {
+  return new Error(`The '${command}' command is not supported by the current daemon mode`)
 }
 
 const SIGNALS = ['SIGHUP', 'SIGTERM', 'SIGUSR1', 'SIGUSR2'] as const
@@ -771,12 +893,13 @@ function isSignal(name: string): name is (typeof SIGNALS)[number] {
   return (SIGNALS as readonly string[]).includes(name)
 }
 
-function onOff(word: string): boolean {
-  if (word !== 'on' && word !== 'off') throw new Error(`expected on or off, not '${word}'`)
-  return word === 'on'
-}
+const clientId = (text: string): number => idOf(text, 'CID')
+const keyIdOf = (text: string): number => idOf(text, 'KID')
 
-const identity = (text: string): number => whole(text, 0, 0xffffffff)
+function idOf(text: string, what: string): number {
+  if (!/^\d{1,10}$/.test(text)) throw new Error(`cannot parse ${what}`)
+  return Number(text)
+}
 
 function whole(text: string, least: number, most: number): number {
   const number = /^\d{1,10}$/.test(text) ? Number(text) : Number.NaN
@@ -806,8 +929,9 @@ function stateText(state: ProcessState): string {
     localPort,
     localV6,
   } = state
-  const parts = [detail, localV4, remoteAddress, remotePort, localAddress, localPort, localV6]
-  return [unix(date), name, ...parts.map((part) => part ?? '')].join(',')
+  const parts = [detail, localV4, remoteAddress, remotePort, localAddress, localPort]
+  const known = localV6 === undefined ? parts : [...parts, localV6]
+  return [unix(date), name, ...known.map((part) => part ?? '')].join(',')
 }
 
 /** Nothing that is told may begin a line of its own. */

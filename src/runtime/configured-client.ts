@@ -189,9 +189,9 @@ function every(ms: number, call: () => void): () => void {
 function both(one: ClientEvents, other: ClientEvents | undefined): ClientEvents {
   if (other === undefined) return one
   return {
-    state(name, detail) {
-      one.state(name, detail)
-      other.state(name, detail)
+    state(...told) {
+      one.state(...told)
+      other.state(...told)
     },
     connected(connection) {
       one.connected(connection)

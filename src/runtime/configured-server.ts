@@ -131,6 +131,7 @@ export async function openConfiguredServer(
         signal: options.signal,
         questions: keyPassword,
         log: options.log,
+        statusVersion: config.statusVersion,
       }),
       {
         ...(typeof password === 'object' && { password: password.password }),
@@ -147,8 +148,13 @@ export async function openConfiguredServer(
     (await openManagement(management, config.management!, () => {
       if (config.management?.signal === true) options.signal('SIGUSR1')
     }))
+  const own = {
+    ...(config.ifconfig !== undefined && { localV4: config.ifconfig.local }),
+    ...(config.ifconfigIpv6 !== undefined && { localV6: config.ifconfigIpv6.local.address }),
+  }
   try {
     await management?.released()
+    management?.state({ name: 'CONNECTING' })
     if (config.keyPassword === 'ask' && passphrase === undefined) {
       if (management === undefined || config.management?.queryPasswords !== true) {
         const instead = "write 'askpass FILE', or 'management-query-passwords'"
@@ -156,6 +162,7 @@ export async function openConfiguredServer(
       }
       passphrase = await keyPassword.ask(management)
     }
+    management?.state({ name: 'ASSIGN_IP', ...own })
     const persisted = poolPersist && fileWatch.read(poolPersist.path)
     running = await openServer(
       client,
@@ -237,11 +244,7 @@ export async function openConfiguredServer(
     keep('ifconfig-pool-persist', poolPersist.interval, persist)
   }
   for (const text of config.echo) management?.echo(text)
-  management?.state({
-    name: 'CONNECTED',
-    detail: 'SUCCESS',
-    ...(config.ifconfig !== undefined && { localV4: config.ifconfig.local }),
-  })
+  management?.state({ name: 'CONNECTED', detail: 'SUCCESS', ...own })
   return {
     ...running,
     statusText,

@@ -6,6 +6,7 @@
  *           ^                                                                                     |
  *           +------ the same again, its next address, the next remote; after a while -------------+
  */
+import { isIP } from 'node:net'
 import { formatOptionsString } from '../../wire/options-string.ts'
 import { formatPeerInfo } from '../../wire/peer-info.ts'
 import type { ClientConfig, ConnectionEntry } from '../config/client-config.ts'
@@ -74,20 +75,27 @@ export interface Advisor {
 }
 
 /** What is known of a connection that is up. */
-export interface Connection {
+export interface Connection extends LocalAddresses {
   readonly device: string
   readonly server: Endpoint
   readonly protocol: 'udp' | 'tcp'
-  readonly v4?: string
-  readonly v6?: string
   readonly cipher: string
   readonly plan: NetworkPlan
   readonly pushed: PushedOptions
 }
 
+/** Of the interface. */
+export interface LocalAddresses {
+  readonly v4?: string
+  readonly v6?: string
+}
+
 export interface ClientEvents {
-  /** A stage in OpenVPN's words: RESOLVE, TCP_CONNECT, WAIT, AUTH, GET_CONFIG, ASSIGN_IP, ADD_ROUTES, CONNECTED, RECONNECTING, EXITING. */
-  state(name: string, detail?: string): void
+  /**
+   * A stage in OpenVPN's words: CONNECTING, RESOLVE, TCP_CONNECT, WAIT, AUTH, GET_CONFIG, ASSIGN_IP, ADD_ROUTES, CONNECTED, RECONNECTING,
+   * EXITING. `addresses`: of the interface, where they are known before `connection` is.
+   */
+  state(name: string, detail?: string, addresses?: LocalAddresses): void
   connected(connection: Connection): void
   rekeyed(keyId: number): void
   pending(method: PendingMethod | undefined, seconds: number | undefined): void
@@ -110,7 +118,6 @@ const STATES: { readonly [S in Stage]?: string } = {
   reaching: 'WAIT',
   exchanging: 'AUTH',
   asking: 'GET_CONFIG',
-  joining: 'ASSIGN_IP',
 }
 /** Rounds through all remotes before the waiting gets longer. */
 const PATIENT_ROUNDS = 5
@@ -152,6 +159,8 @@ export class Client {
   /** What ends the present opening of a socket, or waiting. */
   #interrupt: AbortController | undefined
   #connection: Connection | undefined
+  /** May be changed by who manages. */
+  authRetry: ClientConfig['authRetry']
   /** Made while a connection comes about; the end waits for it. */
   #joining: Promise<void> = Promise.resolve()
   #pushedOptions: readonly string[] = []
@@ -164,6 +173,7 @@ export class Client {
 
   constructor(config: ClientConfig, world: ClientWorld, events: ClientEvents) {
     this.#config = config
+    this.authRetry = config.authRetry
     this.#world = world
     this.#events = events
     this.#started = world.date()
@@ -234,6 +244,7 @@ export class Client {
 
   async #rounds(): Promise<never> {
     const entries = [...this.#config.connections]
+    this.#events.state('CONNECTING')
     const { advisor } = this.#world
     if (this.#config.remoteRandom) shuffle(entries, this.#world.random)
     let failures = 0
@@ -294,7 +305,7 @@ export class Client {
     const { persistRemoteIp, resolvRetry } = this.#config
     const reached = this.#reached.get(host)
     if (reached !== undefined && persistRemoteIp) return [reached]
-    this.#events.state('RESOLVE', host)
+    if (isIP(host) === 0) this.#events.state('RESOLVE', host)
     const family = host === entry.host ? entry.family : undefined
     const patience = resolvRetry < Number.POSITIVE_INFINITY && others ? resolvRetry : 0
     const until = this.#world.now() + patience
@@ -342,7 +353,7 @@ export class Client {
 
   /** What an ending means for what comes next. @throws Finished */
   #judge(ending: Ending, text: string): Next {
-    const { authRetry, tlsExit } = this.#config
+    const { tlsExit } = this.#config
     switch (ending.kind) {
       case 'refused': {
         const { failure } = ending
@@ -362,8 +373,8 @@ export class Client {
           this.#credentials.forgetToken()
           return 'same'
         }
-        if (authRetry === 'none') throw this.#final('refused', text)
-        if (authRetry === 'interact') this.#credentials.forget()
+        if (this.authRetry === 'none') throw this.#final('refused', text)
+        if (this.authRetry === 'interact') this.#credentials.forget()
         return 'same'
       }
       case 'ordered':
@@ -538,6 +549,9 @@ export class Client {
     const names = await this.#routeNames(network)
     const isOver = () => attempt.stage === 'ended'
     if (isOver()) return
+    const [v4, v6] = [network.ifconfig?.local, network.ifconfigIpv6?.local.address]
+    const addresses = { ...(v4 !== undefined && { v4 }), ...(v6 !== undefined && { v6 }) }
+    this.#events.state('ASSIGN_IP', undefined, addresses)
     const subject = await this.#fatally(async () => {
       await this.#tunnel.open()
       const mtu = { usual: entry.tunMtu, most: entry.tunMtuMax }
@@ -557,16 +571,14 @@ export class Client {
       farewell: pushed.explicitExitNotify ?? entry.explicitExitNotify,
     })
     if (isOver()) return
-    this.#events.state('ADD_ROUTES')
+    if (subject.plan.routes.length > 0) this.#events.state('ADD_ROUTES')
     await this.#tunnel.connect(subject)
     if (isOver()) return
-    const [v4, v6] = [network.ifconfig?.local, network.ifconfigIpv6?.local.address]
     this.#connection = {
       device: this.#tunnel.data.name,
       server: link.path.remote,
       protocol: entry.protocol,
-      ...(v4 !== undefined && { v4 }),
-      ...(v6 !== undefined && { v6 }),
+      ...addresses,
       cipher: negotiated.cipher,
       plan: subject.plan,
       pushed,

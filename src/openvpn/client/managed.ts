@@ -13,7 +13,7 @@ import {
 } from '../management.ts'
 import { formatPendingMethod, type PendingMethod, parsePassword } from '../proto/messages.ts'
 import { timeText } from '../status.ts'
-import type { Advisor, Client, ClientEvents, Connection } from './client.ts'
+import type { Advisor, Client, ClientEvents, Connection, LocalAddresses } from './client.ts'
 import type { Answer, Question } from './credentials.ts'
 
 export interface ManagedParts {
@@ -53,7 +53,7 @@ export class ManagedClient implements Advisor {
   get events(): ClientEvents {
     const { management } = this
     return {
-      state: (name, detail) => management.state(this.#state(name, detail)),
+      state: (...told) => management.state(this.#state(...told)),
       connected: (connection) => this.#connected(connection),
       rekeyed: () => {},
       pending: (method) => this.#pending(method),
@@ -204,13 +204,15 @@ export class ManagedClient implements Advisor {
     this.management.notify('UPDOWN:ENV,END')
   }
 
-  #state(name: string, detail: string | undefined) {
+  #state(name: string, detail: string | undefined, addresses?: LocalAddresses) {
     const connection = this.#parts.client()?.connection
+    const { v4, v6 } = addresses ?? connection ?? {}
     return {
       name,
-      ...(detail !== undefined && { detail }),
-      ...(connection?.v4 !== undefined && { localV4: connection.v4 }),
-      ...(connection?.v6 !== undefined && { localV6: connection.v6 }),
+      // OpenVPN does not tell which name it looks up.
+      ...(detail !== undefined && name !== 'RESOLVE' && { detail }),
+      ...(v4 !== undefined && { localV4: v4 }),
+      ...(v6 !== undefined && { localV6: v6 }),
       ...(connection !== undefined && {
         remoteAddress: connection.server.address,
         remotePort: connection.server.port,
@@ -236,6 +238,13 @@ export class ManagedClient implements Advisor {
       },
       set mute(count) {
         log.mute = count
+      },
+      get authRetry() {
+        return client()?.authRetry ?? config.authRetry
+      },
+      set authRetry(wanted) {
+        const present = client()
+        if (present !== undefined) present.authRetry = wanted
       },
       status: async () => undefined,
       statistics: async () => statisticsOf(await counters(), date()),

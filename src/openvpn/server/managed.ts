@@ -3,7 +3,7 @@ import type { Log } from '../log.ts'
 import type { ManagedQuestions, Management, ManagementTarget } from '../management.ts'
 import { formatOrder } from '../proto/messages.ts'
 import { splitOptions } from '../proto/push.ts'
-import { realAddress, type StatusClient } from '../status.ts'
+import { realAddress, type StatusClient, type StatusVersion } from '../status.ts'
 import { connectedEnvironment, farewellEnvironment } from './environment.ts'
 import type { ManagementAuthority } from './management-authority.ts'
 import type { ServerPolicy } from './policy.ts'
@@ -21,6 +21,7 @@ export interface ManagedParts {
   readonly questions?: ManagedQuestions
   /** What is told, and how much of it. */
   readonly log: Log
+  readonly statusVersion: StatusVersion
 }
 
 /** The one question of a server: the password of its private key (`management-query-passwords`). */
@@ -62,11 +63,13 @@ export class KeyPassword implements ManagedQuestions {
 
 export function managedServer(parts: ManagedParts): ManagementTarget {
   const { title, pid, server, authority, date, signal, log, questions } = parts
+  const { statusVersion } = parts
   const clients = async (): Promise<StatusClient[]> => (await server()?.status()) ?? []
   return {
     title,
     pid,
     signal,
+    statusVersion,
     ...(questions !== undefined && { questions }),
     get verbosity() {
       return log.verbosity
