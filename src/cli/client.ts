@@ -1,6 +1,4 @@
 /** `ovpn client PROFILE`: connects to an OpenVPN server, and stays connected. */
-import { writeFileSync } from 'node:fs'
-import { setPriority } from 'node:os'
 import { Command } from 'commander'
 import type { ClientEvents, Connection, Verdict } from '../openvpn/client/client.ts'
 import { type ClientConfig, readClientConfig } from '../openvpn/config/client-config.ts'
@@ -16,7 +14,14 @@ import type { Environment } from './compose.ts'
 import { readSource } from './config-files.ts'
 import { attempt, CliError, EXIT } from './errors.ts'
 import { withExamples } from './options.ts'
-import { giveUpRoot, openLog, type ProcessOptions, textOf, withProcessOptions } from './process.ts'
+import {
+  enterProcess,
+  giveUpRoot,
+  openLog,
+  type ProcessOptions,
+  textOf,
+  withProcessOptions,
+} from './process.ts'
 import { missingForDriver } from './requirements.ts'
 import { askTerminal } from './terminal.ts'
 
@@ -43,8 +48,7 @@ async function connect(
   const read = async () => readClientConfig(await readSource(path), files)
   const config = await read()
   const log = await attempt('cannot write the log', () => openLog(environment, config))
-  if (config.writepid !== undefined) writeFileSync(config.writepid, `${process.pid}\n`)
-  if (config.nice !== undefined) setPriority(config.nice)
+  await enterProcess(config)
   if (netns !== undefined) environment.enterNetns(netns)
   await attempt('cannot become another user', () => giveUpRoot(config))
   const driver = await attempt('cannot reach the driver', () =>

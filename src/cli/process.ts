@@ -1,5 +1,6 @@
 /** What `ovpn server` and `ovpn client` have in common as processes: options, the log, and whom they become. */
-import { openSync, writeSync } from 'node:fs'
+import { openSync, writeFileSync, writeSync } from 'node:fs'
+import { setPriority } from 'node:os'
 import { type Command, Option } from 'commander'
 import type { ProcessConfig } from '../openvpn/config/process-config.ts'
 import { Log } from '../openvpn/log.ts'
@@ -9,6 +10,7 @@ import type { DriverKind } from '../runtime/driver-client.ts'
 import { groupId, userId } from '../runtime/users.ts'
 import { workers } from './arguments.ts'
 import type { Environment } from './compose.ts'
+import { attempt } from './errors.ts'
 import { formatTime } from './format.ts'
 import { socketOption } from './options.ts'
 
@@ -37,8 +39,15 @@ export function openLog(environment: Environment, config: ProcessConfig): Log {
   return new Log(config, (text, level) => {
     const line = lineOf(text, level, environment.date(), config)
     if (fd === undefined) environment.print(line)
-    else writeSync(fd, `${line}\n`)
+    else writeIfRoom(fd, `${line}\n`)
   })
+}
+
+/** A log with no room is no reason to stop: what does not fit is not told. */
+function writeIfRoom(fd: number, text: string): void {
+  try {
+    writeSync(fd, text)
+  } catch {}
 }
 
 /** `machine-readable-output`: the time in seconds with a fraction, and the level where OpenVPN has its flags. */
@@ -50,6 +59,14 @@ function lineOf(
 ): string {
   if (machineReadableOutput) return `${(date.getTime() / 1000).toFixed(6)} ${level} ${text}`
   return suppressTimestamps ? text : `${formatTime(date)} ${text}`
+}
+
+/** `writepid` and `nice`. Rejects with a CliError. */
+export async function enterProcess({ writepid, nice }: ProcessConfig): Promise<void> {
+  if (writepid !== undefined) {
+    await attempt('cannot write the process id', () => writeFileSync(writepid, `${process.pid}\n`))
+  }
+  if (nice !== undefined) await attempt(`cannot be as nice as ${nice}`, () => setPriority(nice))
 }
 
 /**

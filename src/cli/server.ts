@@ -1,6 +1,4 @@
 /** `ovpn server [CONFIG]`: an OpenVPN server, from an ordinary configuration file; without one, from a folder that it makes itself. */
-import { writeFileSync } from 'node:fs'
-import { setPriority } from 'node:os'
 import { Command } from 'commander'
 import { formatPlace } from '../openvpn/config/parse.ts'
 import { readServerConfig, type ServerConfig } from '../openvpn/config/server-config.ts'
@@ -26,7 +24,14 @@ import { attempt, CliError } from './errors.ts'
 import { madeIn, ownCommand, SERVER_FOLDER } from './folders.ts'
 import { formatBytes, formatEndpoint } from './format.ts'
 import { withExamples } from './options.ts'
-import { giveUpRoot, openLog, type ProcessOptions, textOf, withProcessOptions } from './process.ts'
+import {
+  enterProcess,
+  giveUpRoot,
+  openLog,
+  type ProcessOptions,
+  textOf,
+  withProcessOptions,
+} from './process.ts'
 import { type QuickStart, quickStart } from './quick-start.ts'
 import { missingForDriver } from './requirements.ts'
 
@@ -70,8 +75,7 @@ async function serve(
   const read = async () => readServerConfig(await readSource(path ?? made!.config), files)
   const config = await read()
   const log = await attempt('cannot write the log', () => openLog(environment, config))
-  if (config.writepid !== undefined) writeFileSync(config.writepid, `${process.pid}\n`)
-  if (config.nice !== undefined) setPriority(config.nice)
+  await enterProcess(config)
   if (netns !== undefined) environment.enterNetns(netns)
   const kept = await attempt('cannot write what the server keeps', () => openKeptFiles(config))
   await attempt('cannot become another user', () => giveUpRoot(config))

@@ -3,13 +3,7 @@ import assert from 'node:assert/strict'
 import { existsSync } from 'node:fs'
 import { before, describe, it } from 'node:test'
 import { fetchOpenvpn27 } from './fetch.ts'
-import {
-  type GuestError,
-  type GuestResult,
-  runInKernel,
-  runProgramInKernel,
-  whyNoKernel,
-} from './vm.ts'
+import { type GuestError, type GuestResult, runInKernel, whyNoKernel } from './vm.ts'
 
 const skip = (await whyNoKernel()) ?? false
 
@@ -65,17 +59,6 @@ describe('a guest with the kernel driver', () => {
   it('has a kernel without complaints', { skip }, () => {
     assert.match(result.dmesg, /Linux version/)
     assert.doesNotMatch(result.dmesg, /\b(BUG|WARNING|Oops|Call Trace):/)
-  })
-})
-
-describe('a program of this checkout in a guest', () => {
-  it('speaks netlink to the kernel driver and gives back a transcript', { skip }, async () => {
-    const { transcript } = await runProgramInKernel('test/kernel/hello.ts')
-    const [family, link, peers, times] = transcript as { [key: string]: unknown }[]
-    assert.deepEqual(family, { family: 'ovpn', extended: false })
-    assert.deepEqual([link?.name, link?.mode], ['hello0', 'mp'])
-    assert.deepEqual(peers, [])
-    console.log(`Bun and imports ${times?.startMs} ms, requests ${times?.ms} ms`)
   })
 })
 
