@@ -70,7 +70,7 @@ function withChanges(command: Command): Command {
     )
     .option(
       '--swap-wait <ms>',
-      'after a swap send with the former key until the peer is heard with the new one, for so long at most',
+      'send with the former key until the peer is heard with the new one, and so long after a swap at most',
       swapWait,
     )
 }

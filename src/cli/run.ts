@@ -67,7 +67,7 @@ export function runCommand(environment: Environment): Command {
     )
     .option(
       '--swap-wait <ms>',
-      'send with the former key until a peer is heard with the new one, for so long at most; 0: never',
+      'send with the former key until a peer is heard with the new one, and so long after a swap at most; 0: swaps decide',
       swapWait,
       SWAP_WAIT_MS,
     )

@@ -221,7 +221,7 @@ export const peer = attributes({
     type: 'u32',
     max: SWAP_WAIT_MAX,
     extension: true,
-    doc: 'Milliseconds after `key-swap` for which packets are sent with the former key still, as long as the peer has not been heard with the new one and may not have it; 0: none are',
+    doc: 'Milliseconds after `key-swap` until which packets are sent with the former key still, as the peer may not have the new one; with that from the first packet heard with it, even before `key-swap`; 0: `key-swap` alone decides',
   },
   'last-rx-ms': {
     type: 'uint',

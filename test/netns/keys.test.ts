@@ -184,6 +184,11 @@ describe('slots, seen from the wire', { skip: withoutNamespaces }, () => {
     assert.equal(await answerTo(former!, keys), 0)
     await until('it sends with the new key', async () => (await answerTo(next!, keys)) === 1)
     assert.equal(await answerTo(former!, keys), 1)
+    await device.keyNew(1, { side: 0, slot: 'secondary', keyId: 0, seed: 20 })
+    await until(
+      'it follows the peer before a swap',
+      async () => (await answerTo(former!, keys)) === 0,
+    )
     await renew(300)
     await until('its time is over', async () => (await answerTo(former!, keys)) === 1)
     await renew(0)

@@ -275,8 +275,9 @@ export class Engine {
 
   /** Another worker has heard the peer with this key. */
   keyHeard(handle: PeerHandle, keyId: number): void {
-    const key = this.#table.byHandle(handle)?.slotFor(keyId)
-    if (key !== undefined) key.heard = true
+    const peer = this.#table.byHandle(handle)
+    const key = peer?.slotFor(keyId)
+    if (key !== undefined) peer?.hear(key)
   }
 
   peer(handle: PeerHandle): Peer | undefined {

@@ -15,6 +15,7 @@ function rig(swapWait = WAIT, firstPacketId = 1): Rig {
   const made = new Rig()
   made.engine.addPeer(peerConfig(1, { swapWait }), made.now)
   made.engine.installKey(101, 'primary', keyConfig(FORMER, { firstPacketId }), made.now)
+  made.now += 5000
   made.engine.installKey(101, 'secondary', keyConfig(NEXT), made.now)
   return made
 }
@@ -35,7 +36,7 @@ function sentWith(made: Rig): number | undefined {
   return sent && sent.bytes[0]! & 7
 }
 
-describe('after a swap', () => {
+describe('the key that is sealed with, after a swap', () => {
   const rows: [why: string, keyId: number, act: (made: Rig) => void][] = [
     ['the peer may be without the new key', FORMER, () => {}],
     ['it was heard with the former one only', FORMER, (made) => hear(made, FORMER)],
@@ -70,7 +71,6 @@ describe('after a swap', () => {
   it('nothing is awaited of a peer that was heard with the new key before', () => {
     const made = rig()
     hear(made, NEXT)
-    assert.equal(sentWith(made), FORMER)
     swap(made)
     assert.equal(sentWith(made), NEXT)
   })
@@ -118,5 +118,60 @@ describe('after a swap', () => {
     hear(made, NEXT, 2)
     hear(made, NEXT, 3)
     assert.deepEqual(made.events, [`heard 1 with key ${NEXT}`])
+  })
+})
+
+describe('the key that is sealed with, before a swap', () => {
+  const rows: [why: string, keyId: number, act: (made: Rig) => void][] = [
+    ['nothing was heard', FORMER, () => {}],
+    ['the peer uses the new key, and may give the former one up', NEXT, (made) => hear(made, NEXT)],
+    ['who knows the key id only is not the peer', FORMER, (made) => hear(made, NEXT, 1, true)],
+    ['another worker has heard it', NEXT, (made) => made.engine.keyHeard(101, NEXT)],
+    [
+      'the new key is gone',
+      FORMER,
+      (made) => {
+        hear(made, NEXT)
+        made.engine.deleteKey(101, 'secondary')
+      },
+    ],
+    [
+      'the next new key was not heard yet',
+      FORMER,
+      (made) => {
+        hear(made, NEXT)
+        made.engine.installKey(101, 'secondary', keyConfig(5), made.now)
+      },
+    ],
+    [
+      'what comes late with the former key changes nothing',
+      NEXT,
+      (made) => {
+        hear(made, NEXT)
+        hear(made, FORMER)
+      },
+    ],
+    [
+      'it was not asked for',
+      FORMER,
+      (made) => {
+        made.engine.changePeer(101, { swapWait: 0 }, made.now)
+        hear(made, NEXT)
+      },
+    ],
+  ]
+  for (const [why, keyId, act] of rows) {
+    it(`${why}: key ${keyId}`, () => {
+      const made = rig()
+      act(made)
+      assert.equal(sentWith(made), keyId)
+    })
+  }
+
+  it('long after it was heard', () => {
+    const made = rig()
+    hear(made, NEXT)
+    made.now += 60_000
+    assert.equal(sentWith(made), NEXT)
   })
 })

@@ -75,8 +75,8 @@ export class Peer {
   primary: KeySlot | undefined
   secondary: KeySlot | undefined
   #swapWait = 0
-  /** Until then the key that was the primary, and is the secondary, may be sealed with. */
-  #formerUntil: Millis = 0
+  /** Until then the secondary key is sealed with. */
+  #secondaryUntil: Millis = 0
   readonly keepalive: Keepalive
   /** Any packet to and from the peer, control packets excluded; -Infinity before the first. */
   lastSent: Millis = -Infinity
@@ -150,19 +150,18 @@ export class Peer {
   }
 
   /**
-   * The key to seal with: the primary. After a swap the former one, as long as the peer may be without the new one (it has
-   * not been heard with it), but not for longer than it was told to wait: the peer may be waiting as well.
+   * The key to seal with: the primary. Where it was told to wait, the one of both that the peer is known to have, as far as
+   * that is known: the later one from the first packet heard with it, even before the swap; after a swap the former one, but
+   * not for longer than it was told: the peer may be waiting as well.
    */
   sealer(now: Millis): KeySlot | undefined {
-    if (this.#formerUntil === 0) return this.primary
-    if (now < this.#formerUntil && this.primary?.heard === false) return this.secondary
-    this.#formerUntil = 0
+    if (now < this.#secondaryUntil) return this.secondary
     return this.primary
   }
 
   /** Seals with the primary from now on. */
   endSwap(): void {
-    this.#formerUntil = 0
+    this.#secondaryUntil = 0
   }
 
   /** Milliseconds. */
@@ -176,8 +175,19 @@ export class Peer {
     this.primary = next
     this.secondary = former
     // Swapped back meanwhile, it seals on with what it sealed with.
-    const unsure = former !== undefined && next?.heard === false && now >= this.#formerUntil
-    this.#formerUntil = unsure ? now + this.#swapWait : 0
+    const unsure = former !== undefined && next?.heard === false && now >= this.#secondaryUntil
+    this.#secondaryUntil = unsure ? now + this.#swapWait : 0
+  }
+
+  /** The first authentic packet with this key came. */
+  hear(key: KeySlot): void {
+    key.heard = true
+    if (this.#swapWait === 0) return
+    if (key === this.primary) {
+      if (this.#secondaryUntil < Infinity) this.endSwap()
+    } else if (key.installed > (this.primary?.installed ?? Infinity)) {
+      this.#secondaryUntil = Infinity
+    }
   }
 
   /** Puts a key into a slot, or nothing; forgets what is there. */

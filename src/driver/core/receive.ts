@@ -177,7 +177,7 @@ export class Receiver {
     peer.lastReceived = now
     peer.keepalive.lastReceived = now
     if (!slot.heard) {
-      slot.heard = true
+      peer.hear(slot)
       if (peer.sender !== this.#worker) this.#sink.keyHeard(peer, slot.keyId)
     }
     if (from !== undefined && to !== undefined && !peer.stream) this.#locate(peer, from, to)
