@@ -135,6 +135,8 @@ export class ServerClient implements ClientIdentity {
   #routes: Network[] = []
   #systemRoutes: SystemRoute[] = []
   #since: Date | undefined
+  /** The same by the clock that never jumps. */
+  #connectedAt: Millis = 0
   /** By key id: what was decided at its renewal. */
   readonly #renewals = new Map<number, Promise<Decision>>()
   /** Those at its end. Of one that the driver has removed itself, those that were read last. */
@@ -615,6 +617,7 @@ export class ServerClient implements ClientIdentity {
     if (this.#stage !== 'joining') return
     this.#stage = 'connected'
     this.#since = this.#host.date()
+    this.#connectedAt = this.#host.now()
     this.#deadline = this.#host.now() + (this.#sessionTimeout() ?? Number.POSITIVE_INFINITY)
     this.#activeAt = this.#host.now()
     const options = pushedOptions(settings, own, {
@@ -742,7 +745,7 @@ export class ServerClient implements ClientIdentity {
         reason,
         bytesReceived: (counters?.linkRxBytes ?? 0) - (before?.linkRxBytes ?? 0),
         bytesSent: (counters?.linkTxBytes ?? 0) - (before?.linkTxBytes ?? 0),
-        seconds: Math.floor((this.#host.date().getTime() - facts.since.getTime()) / 1000),
+        seconds: Math.floor((this.#host.now() - this.#connectedAt) / 1000),
       })
     }
   }
