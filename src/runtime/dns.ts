@@ -9,6 +9,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  realpathSync,
   rmSync,
   statSync,
   writeFileSync,
@@ -19,6 +20,9 @@ import { runScript } from './scripts.ts'
 
 const RESOLV_CONF = '/etc/resolv.conf'
 const RESOLVED = '/run/systemd/resolve'
+/** Where it listens. Source: systemd-resolved.service(8). */
+const STUBS = new Set(['127.0.0.53', '127.0.0.54'])
+const NSSWITCH = '/etc/nsswitch.conf'
 const KEPT_IN = '/run'
 /** And the process that changed it, and which file that is: others may have one of their own (`ip netns exec`) and the same /run. */
 const KEPT_AS = /^ovpn-resolv\.conf\.(\d+)\.(\d+-\d+)$/
@@ -49,7 +53,7 @@ export async function applyDns(
   path = RESOLV_CONF,
   folder = path === RESOLV_CONF ? KEPT_IN : undefined,
 ): Promise<() => Promise<void>> {
-  return existsSync(RESOLVED) && path === RESOLV_CONF
+  return path === RESOLV_CONF && asksResolved(path)
     ? applyToResolved(device, plan)
     : applyToFile(plan, log, path, folder)
 }
@@ -64,6 +68,27 @@ export function repairDns(path = RESOLV_CONF, folder = KEPT_IN): void {
       writeFileSync(path, readFileSync(kept))
     }
     rmSync(kept, { force: true })
+  }
+}
+
+/** Whether the system's questions go to systemd-resolved: where the file is another's, it would be told in vain. */
+function asksResolved(path: string): boolean {
+  if (!existsSync(RESOLVED)) return false
+  try {
+    if (realpathSync(path).startsWith(`${RESOLVED}/`)) return true
+  } catch {
+    // There is no file.
+  }
+  return (
+    nameservers(path).some((address) => STUBS.has(address)) || /^hosts:.*\bresolve\b/m.test(nss())
+  )
+}
+
+function nss(): string {
+  try {
+    return readFileSync(NSSWITCH, 'utf8')
+  } catch {
+    return ''
   }
 }
 
@@ -87,22 +112,33 @@ async function applyToResolved(device: string, plan: DnsPlan): Promise<() => Pro
   const routes = routeDomains.length > 0 ? routeDomains.map((domain) => `~${domain}`) : ['~.']
   const domains = [...searchDomains, ...(servers.length > 0 ? routes : [])]
   const named = tls?.name === undefined ? servers : servers.map((one) => `${one}#${tls.name}`)
-  if (servers.length > 0) await resolvectl('dns', device, ...named)
-  if (domains.length > 0) await resolvectl('domain', device, ...domains)
-  if (tls !== undefined) await resolvectl('dnsovertls', device, 'yes')
-  if (dnssec !== undefined) {
-    await resolvectl('dnssec', device, dnssec === 'optional' ? 'allow-downgrade' : dnssec)
-  }
-  return async () => {
+  const undo = async () => {
     await resolvectl('revert', device).catch(() => {
       // The interface is gone, and its servers with it.
     })
   }
+  try {
+    if (servers.length > 0) await resolvectl('dns', device, ...named)
+    if (domains.length > 0) await resolvectl('domain', device, ...domains)
+    if (tls !== undefined) await resolvectl('dnsovertls', device, 'yes')
+    if (dnssec !== undefined) {
+      await resolvectl('dnssec', device, dnssec === 'optional' ? 'allow-downgrade' : dnssec)
+    }
+  } catch (error) {
+    // Half of it would send questions where nobody wants them.
+    await undo()
+    throw error
+  }
+  return undo
 }
 
 async function resolvectl(...args: string[]): Promise<void> {
   const { status, output } = await runScript(['resolvectl', ...args], { environment: {} })
-  if (status !== 0) throw new Error(`resolvectl ${args.join(' ')}: ${output}`)
+  if (status === 0) return
+  const remedy = /denied|authentication/i.test(output)
+    ? " (it listens to root, and to users that polkit names: leave 'user' out, or allow org.freedesktop.resolve1.*)"
+    : ''
+  throw new Error(`resolvectl ${args.join(' ')}: ${output}${remedy}`)
 }
 
 /** The file may be one that containers and others have mounted: it is written over, not replaced. */
