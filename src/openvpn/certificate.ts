@@ -149,6 +149,18 @@ export function parseCertificate(der: Uint8Array): Certificate {
   return certificate
 }
 
+const certificates = new WeakMap<Uint8Array, Certificate>()
+
+/** The same, read once for the same memory: who calls does not change it from then on. @throws DerError */
+export function certificateIn(der: Uint8Array): Certificate {
+  let read = certificates.get(der)
+  if (read === undefined) {
+    read = parseCertificate(der)
+    certificates.set(der, read)
+  }
+  return read
+}
+
 /** The parts of a name, in the order of the certificate. @throws DerError */
 function readName(name: Der): NamePart[] {
   const parts: NamePart[] = []
@@ -299,8 +311,24 @@ export function readPem(text: string, kind: 'CERTIFICATE' | 'X509 CRL'): Uint8Ar
   return blocks
 }
 
-/** Whether `issuer` signed `certificate`: names and key ids fit, and the signature is right. */
+const signatures = new WeakMap<Certificate, WeakMap<Certificate, boolean>>()
+
+/** Whether `issuer` signed `certificate`: names and key ids fit, and the signature is right. Found out once for the same two. */
 export function isSignedBy(certificate: Certificate, issuer: Certificate): boolean {
+  let known = signatures.get(certificate)
+  if (known === undefined) {
+    known = new WeakMap()
+    signatures.set(certificate, known)
+  }
+  let signed = known.get(issuer)
+  if (signed === undefined) {
+    signed = hasSignatureOf(certificate, issuer)
+    known.set(issuer, signed)
+  }
+  return signed
+}
+
+function hasSignatureOf(certificate: Certificate, issuer: Certificate): boolean {
   if (Buffer.compare(certificate.issuerDer, issuer.subjectDer) !== 0) return false
   const { authorityKeyId } = certificate
   const { subjectKeyId } = issuer

@@ -11,6 +11,7 @@
  */
 import {
   type Certificate,
+  certificateIn,
   commonName,
   fingerprint,
   formatName,
@@ -19,7 +20,6 @@ import {
   MAX_COMMON_NAME_BYTES,
   type NameField,
   nodeCertificate,
-  parseCertificate,
 } from './certificate.ts'
 import { type Crl, RevocationLists } from './crl.ts'
 import { DerError } from './der.ts'
@@ -82,7 +82,7 @@ export function createVerifier(
   rules: PeerRules,
   clock: () => number,
 ): (chain: readonly Uint8Array[]) => string | undefined {
-  const roots = rules.roots.map(parseCertificate)
+  const roots = rules.roots.map(certificateIn)
   const lists = new RevocationLists(rules.crls ?? [])
   return (chain) => {
     try {
@@ -111,7 +111,7 @@ function verifyPeer(
     if (rules.required) throw new Refusal('the peer has no certificate')
     return
   }
-  const leaf = parseCertificate(first)
+  const leaf = certificateIn(first)
   const { fingerprints } = rules
   if (fingerprints !== undefined && !hasFingerprint(leaf, fingerprints)) {
     const found = fingerprint(leaf.der, 'sha256')
@@ -149,7 +149,7 @@ function parseOthers(chain: readonly Uint8Array[]): Certificate[] {
   const certificates: Certificate[] = []
   for (const der of chain.slice(0, MAX_DEPTH)) {
     try {
-      certificates.push(parseCertificate(der))
+      certificates.push(certificateIn(der))
     } catch (error) {
       if (!(error instanceof DerError)) throw error
     }

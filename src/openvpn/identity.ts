@@ -2,7 +2,7 @@
  * TLS and the rules about the peer's certificates, from a configuration: the same for servers and clients. Files that may change while it
  * runs (revocations) are looked at again, through what is passed in.
  */
-import { commonName, parseCertificate, readPem } from './certificate.ts'
+import { certificateIn, commonName, parseCertificate, readPem } from './certificate.ts'
 import { createVerifier, type PeerRules } from './certificates.ts'
 import type { TlsConfig } from './config/tls-config.ts'
 import { parseCrl } from './crl.ts'
@@ -77,7 +77,7 @@ export function createIdentity(config: TlsConfig, options: IdentityOptions): Tls
 export function commonNameOf(config: TlsConfig, peer: PeerCertificates): string {
   const [leaf] = peer.chain
   if (leaf === undefined) return ''
-  const name = commonName(parseCertificate(leaf), config.x509UsernameFields)
+  const name = commonName(certificateIn(leaf), config.x509UsernameFields)
   if (name !== undefined) return name
   throw new Error(`its certificate has no usable ${config.x509UsernameFields.join(' and ')}`)
 }

@@ -12,6 +12,7 @@ import assert from 'node:assert/strict'
 import { constants } from 'node:crypto'
 import { Duplex } from 'node:stream'
 import tls from 'node:tls'
+import { KnownCertificates } from './known-certificates.ts'
 import type { TlsEngine, TlsEvents, TlsFactory } from './proto/tls-engine.ts'
 
 export type TlsVersion = '1.0' | '1.1' | '1.2' | '1.3'
@@ -77,7 +78,8 @@ const DEFAULT_CIPHERS = 'DEFAULT:!EXP:!LOW:!MEDIUM:!kDH:!kECDH:!DSS:!PSK:!SRP:!k
  */
 export function createTls(settings: TlsSettings): TlsFactory {
   const context = createContext(settings)
-  return (role, events) => new NodeTls(role, context, settings, events)
+  const known = new KnownCertificates()
+  return (role, events) => new NodeTls(role, context, settings, known, events)
 }
 
 function createContext(settings: TlsSettings): tls.SecureContext {
@@ -172,6 +174,7 @@ class NodeTls implements TlsEngine {
   readonly #pipe: Pipe
   readonly #socket: tls.TLSSocket
   readonly #settings: TlsSettings
+  readonly #known: KnownCertificates
   /** Undefined: closed. */
   #events: TlsEvents | undefined
   #established = false
@@ -185,10 +188,12 @@ class NodeTls implements TlsEngine {
     role: 'server' | 'client',
     secureContext: tls.SecureContext,
     settings: TlsSettings,
+    known: KnownCertificates,
     events: TlsEvents,
   ) {
     this.#events = events
     this.#settings = settings
+    this.#known = known
     this.#pipe = new Pipe((bytes) => this.#tell((to) => to.ciphertext(bytes)))
     if (role === 'server') {
       this.#socket = new tls.TLSSocket(this.#pipe, {
@@ -209,7 +214,10 @@ class NodeTls implements TlsEngine {
     }
     this.#socket.on('data', (bytes: Buffer) => this.#tell((to) => to.plaintext(bytes)))
     this.#socket.on('error', (error) => this.#fail(describe(error, settings)))
-    const closed = () => this.#fail(new TlsError('TLS_CLOSED', "the peer's TLS has ended"))
+    const closed = () => {
+      if (this.#events === undefined) return // it was closed here, and making an error is not cheap
+      this.#fail(new TlsError('TLS_CLOSED', "the peer's TLS has ended"))
+    }
     this.#socket.on('end', closed)
     this.#socket.on('close', closed)
     this.#pipe.on('error', () => {}) // of a pipe that is closed: there is no other
@@ -263,9 +271,10 @@ class NodeTls implements TlsEngine {
     if (this.#events === undefined || this.#established) return
     this.#established = true
     try {
-      const chain = peerChain(this.#socket)
+      const chain = this.#known.recall(peerChain(this.#socket))
       const problem = this.#settings.verify(chain)
       const verified = problem === undefined
+      if (verified) this.#known.remember(chain)
       this.#tell((to) => to.established({ chain, verified, ...(!verified && { problem }) }))
     } catch (cause) {
       // Whatever the peer sent to get here: nobody is let in because of it.

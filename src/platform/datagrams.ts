@@ -30,7 +30,7 @@ import {
   SOL_SOCKET,
 } from './layout.ts'
 import { openLibc } from './libc.ts'
-import { type Block, blockOfText, createBlock } from './memory.ts'
+import { blockOfText, createBlock } from './memory.ts'
 import { inNetns } from './netns.ts'
 import { decodeAddress, encodeAddress, nameOf, type SocketAddress } from './sockaddr.ts'
 import { setBuffer, setOption } from './sockopt.ts'
@@ -101,6 +101,7 @@ export class Datagrams {
         if (this.#v6) setOption(os, this.fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1, attempt)
       }
       check(os.bind(this.fd, at.block.base, at.length), 'bind', attempt)
+      this.#aim()
       this.local = decodeAddress(nameOf(os, this.fd, 'getsockname', attempt).block)!
     } catch (error) {
       os.close(this.fd)
@@ -111,7 +112,7 @@ export class Datagrams {
   /** The next datagram, in new memory; undefined when there is none. Errors that the network reported are passed over. */
   receive(): Datagram | undefined {
     for (;;) {
-      this.#prepare(this.#name.u8.length, this.#data, PACKET_BYTES, CONTROL_BYTES)
+      this.#prepare(this.#name.u8.length, PACKET_BYTES, CONTROL_BYTES)
       const length = this.#os.recvmsg(this.fd, this.#header.base, MSG_DONTWAIT)
       if (length === -E.EAGAIN || length === -E.ENOMEM) return undefined
       // ECONNREFUSED and the like tell of an earlier datagram; another may be waiting behind.
@@ -135,7 +136,7 @@ export class Datagrams {
     this.#name.u8.set(name.block.u8.subarray(0, name.length))
     this.#data.u8.set(packet)
     const control = from === undefined ? 0 : this.#source(from, to.scope)
-    this.#prepare(name.length, this.#data, packet.length, control)
+    this.#prepare(name.length, packet.length, control)
     return Math.min(0, this.#os.sendmsg(this.fd, this.#header.base, MSG_DONTWAIT))
   }
 
@@ -143,21 +144,27 @@ export class Datagrams {
     this.#os.close(this.fd)
   }
 
-  #prepare(nameLength: number, data: Block, length: number, control: number): void {
-    this.#iov.view.setBigUint64(IOVEC.base, BigInt(data.base), true)
-    this.#iov.view.setBigUint64(IOVEC.len, BigInt(length), true)
+  /** What is the same for every message. */
+  #aim(): void {
+    this.#iov.view.setBigUint64(IOVEC.base, BigInt(this.#data.base), true)
     const { view } = this.#header
     view.setBigUint64(MSGHDR.name, BigInt(this.#name.base), true)
-    view.setUint32(MSGHDR.namelen, nameLength, true)
     view.setBigUint64(MSGHDR.iov, BigInt(this.#iov.base), true)
     view.setBigUint64(MSGHDR.iovlen, 1n, true)
-    view.setBigUint64(MSGHDR.control, control === 0 ? 0n : BigInt(this.#control.base), true)
-    view.setBigUint64(MSGHDR.controllen, BigInt(control), true)
+    view.setBigUint64(MSGHDR.control, BigInt(this.#control.base), true)
+  }
+
+  /** Lengths, whose upper halves stay 0. */
+  #prepare(nameLength: number, length: number, control: number): void {
+    this.#iov.view.setUint32(IOVEC.len, length, true)
+    const { view } = this.#header
+    view.setUint32(MSGHDR.namelen, nameLength, true)
+    view.setUint32(MSGHDR.controllen, control, true)
   }
 
   #destination(): string | undefined {
     const { view, u8 } = this.#control
-    const end = Number(this.#header.view.getBigUint64(MSGHDR.controllen, true))
+    const end = this.#header.view.getUint32(MSGHDR.controllen, true)
     for (let at = 0; at + CMSG.size <= end; ) {
       const length = Number(view.getBigUint64(at + CMSG.len, true))
       if (length < CMSG.size) return undefined

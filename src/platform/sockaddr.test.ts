@@ -25,7 +25,9 @@ describe('a socket address', () => {
   }
 
   it('is plain IPv4 when it is mapped', () => {
-    const { block } = encodeAddress({ address: '::ffff:10.8.0.2', port: 7, scope: 0 })
+    const { block, length } = encodeAddress({ address: '::ffff:10.8.0.2', port: 7, scope: 0 })
+    const mapped = '0a0000070000000000000000000000000000ffff0a08000200000000'
+    assert.equal(Buffer.from(block.u8.subarray(0, length)).toString('hex'), mapped)
     assert.deepEqual(decodeAddress(block), { address: '10.8.0.2', port: 7, scope: 0 })
   })
 

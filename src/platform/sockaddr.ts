@@ -55,13 +55,19 @@ export function decodeAddress({ u8, view }: Pick<Block, 'u8' | 'view'>): SocketA
 /** Four decimal numbers as they are usually written, without ipaddr.js: each packet of a server has an address. */
 const PLAIN_V4 = /^(\d|[1-9]\d|1\d\d|2[0-4]\d|25[0-5])(\.(\d|[1-9]\d|1\d\d|2[0-4]\d|25[0-5])){3}$/
 
-function bytesOf(address: string): Uint8Array {
-  return Uint8Array.from(
-    PLAIN_V4.test(address) ? address.split('.').map(Number) : ipaddr.parse(address).toByteArray(),
-  )
-}
-
+const MAPPED_TEXT = '::ffff:'
 const MAPPED_PREFIX = 12
+
+function bytesOf(address: string): Uint8Array {
+  const mapped = address.startsWith(MAPPED_TEXT)
+  const text = mapped ? address.slice(MAPPED_TEXT.length) : address
+  if (!PLAIN_V4.test(text)) return Uint8Array.from(ipaddr.parse(address).toByteArray())
+  const at = mapped ? MAPPED_PREFIX : 0
+  const bytes = new Uint8Array(at + 4)
+  if (mapped) bytes.fill(0xff, MAPPED_PREFIX - 2, MAPPED_PREFIX)
+  bytes.set(text.split('.').map(Number), at)
+  return bytes
+}
 
 /** The text of 4 or 16 bytes; of an IPv4-mapped address that of its last four. */
 function textOf(bytes: Uint8Array): string {

@@ -1,0 +1,40 @@
+/**
+ * Owns the memory of certificates that were accepted: the same peers come again and again, for each of their keys. The same
+ * certificate gets the same memory, by which certificate.ts knows what it has read and whose signature it has checked. Whether
+ * a certificate is good today (dates, revocation, rules) is asked each time, by certificates.ts.
+ */
+import { createHash } from 'node:crypto'
+
+/** About 6 KiB each, with what node:crypto makes of it. */
+const MOST_KNOWN = 512
+
+export class KnownCertificates {
+  /** By digest; those used last are at the end. */
+  readonly #known = new Map<string, Uint8Array>()
+
+  get size(): number {
+    return this.#known.size
+  }
+
+  /** These certificates (DER) in the memory they were remembered in, where they were. */
+  recall(chain: readonly Uint8Array[]): Uint8Array[] {
+    return chain.map((der) => this.#known.get(digestOf(der)) ?? der)
+  }
+
+  /** Keeps them; only those of peers that were accepted, so that nobody else can make it forget. They must not change. */
+  remember(chain: readonly Uint8Array[]): void {
+    for (const der of chain) {
+      const digest = digestOf(der)
+      this.#known.delete(digest)
+      this.#known.set(digest, der)
+    }
+    for (const digest of this.#known.keys()) {
+      if (this.#known.size <= MOST_KNOWN) return
+      this.#known.delete(digest)
+    }
+  }
+}
+
+function digestOf(der: Uint8Array): string {
+  return createHash('sha256').update(der).digest('base64')
+}
