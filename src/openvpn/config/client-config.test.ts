@@ -12,6 +12,7 @@ import {
 import { ConfigError } from './parse.ts'
 
 const files = textFiles({
+  '/etc/openvpn/update-resolv-conf': '#!/bin/sh\n',
   'ca.crt': CERTIFICATE,
   'ta.key': STATIC_KEY,
   'v2-server.key': V2_SERVER_KEY,

@@ -1,6 +1,7 @@
 /** Reading settings: what stands in files and blocks, paths from where they start, commands that may be run. */
 import type { DirectiveName } from './directives.ts'
 import { decodeText, type Files, load, resolvePath, type Setting, type Settings } from './parse.ts'
+import { splitLine } from './syntax.ts'
 import type { Loaded, Place } from './values.ts'
 
 /** A name and a password from a file of two lines. */
@@ -63,14 +64,8 @@ export class Fields {
   folder(name: PathDirective): string | undefined {
     const path = this.path(name)
     if (path === undefined) return undefined
-    try {
-      this.files.read(path)
-    } catch (error) {
-      const { code } = error as { code?: unknown }
-      if (code === 'ENOENT' || code === 'ENOTDIR') {
-        const message = `${name}: there is no folder '${path}'`
-        this.settings.problem('file', this.place(name), message)
-      }
+    if (this.#isMissing(path)) {
+      this.settings.problem('file', this.place(name), `${name}: there is no folder '${path}'`)
     }
     return path
   }
@@ -84,7 +79,22 @@ export class Fields {
       const message = `'${name}' runs a program, and that needs a line 'script-security 2'`
       this.settings.problem('conflict', setting.place, message)
     }
-    return setting.args.command
+    const { command } = setting.args
+    const [program] = splitLine(command)
+    if (program?.startsWith('/') && this.#isMissing(program)) {
+      this.settings.problem('file', setting.place, `${name}: there is no program '${program}'`)
+    }
+    return command
+  }
+
+  #isMissing(path: string): boolean {
+    try {
+      this.files.read(path)
+      return false
+    } catch (error) {
+      const { code } = error as { code?: unknown }
+      return code === 'ENOENT' || code === 'ENOTDIR'
+    }
   }
 }
 

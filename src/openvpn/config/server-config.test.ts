@@ -295,6 +295,11 @@ describe("a server's configuration", () => {
       /there is no folder '.*nowhere'/,
       'a folder that is not there',
     ],
+    [
+      `${BASE}script-security 2\nup "/nope/up.sh tun0"`,
+      /conf:6: up: there is no program '\/nope\/up.sh'/,
+      'a program that is not there',
+    ],
     [`${BASE}ccd-exclusive`, /needs 'client-config-dir'/, 'files of nobody'],
     [`${BASE}auth-gen-token 0 60`, /after 120 seconds/, 'renewed while it is sent'],
     [`${BASE}auth-gen-token-secret token.key`, /needs 'auth-gen-token'/, 'a key for nothing'],
