@@ -50,6 +50,7 @@ export const IFF = {
 export const ARPHRD_NONE = 0xfffe
 
 const IFLA = {
+  ADDRESS: 1,
   IFNAME: 3,
   MTU: 4,
   TXQLEN: 13,
@@ -118,6 +119,8 @@ export interface LinkMessage {
   /** Namespace id of the link's other end, or of the link in a notification. */
   readonly linkNetnsId?: number
   readonly carrier?: boolean
+  /** Of its hardware, as many bytes as that has. */
+  readonly hardwareAddress?: Uint8Array
   readonly counters?: LinkCounters
 }
 
@@ -231,6 +234,7 @@ function decodeLinkAt(payload: Uint8Array, base: number, ofPair: boolean): LinkM
   for (const attribute of attributes(payload, IFINFOMSG_BYTES, base)) {
     const { type } = attribute
     if (type === IFLA.IFNAME) link.name = readString(attribute)
+    else if (type === IFLA.ADDRESS) link.hardwareAddress = attribute.payload
     else if (type === IFLA.MTU) link.mtu = readU32(attribute)
     else if (type === IFLA.TXQLEN) link.queueLength = readU32(attribute)
     else if (type === IFLA.NET_NS_FD) link.netnsFd = readU32(attribute)

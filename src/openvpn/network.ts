@@ -56,4 +56,6 @@ export interface Network {
   defaultHop(family: 4 | 6): NextHop | undefined
   /** The network that an address of this machine's is in. */
   localNetwork(address: string): InterfaceAddress | undefined
+  /** Of an Ethernet, as `02:00:5e:10:00:01`; undefined for an interface without. */
+  hardwareAddress(ifindex: number): string | undefined
 }

@@ -1,6 +1,7 @@
 /** A client of a profile on this machine: real sockets, names, routes and DNS for src/openvpn/client. */
 import { lookup } from 'node:dns/promises'
 import { isIP } from 'node:net'
+import { release } from 'node:os'
 import ipaddr from 'ipaddr.js'
 import type { DriverClient } from '../driver/client.ts'
 import { certificateEnvironment, formatName, parseCertificate } from '../openvpn/certificate.ts'
@@ -12,11 +13,13 @@ import {
   type OpenHow,
 } from '../openvpn/client/client.ts'
 import type { Ask } from '../openvpn/client/credentials.ts'
+import type { Machine } from '../openvpn/client/peer-info.ts'
 import type { ClientConfig, ConnectionEntry } from '../openvpn/config/client-config.ts'
 import { splitLine } from '../openvpn/config/syntax.ts'
 import { DataChannel } from '../openvpn/data-channel.ts'
 import { createIdentity } from '../openvpn/identity.ts'
 import type { Tell } from '../openvpn/log.ts'
+import type { Network } from '../openvpn/network.ts'
 import type { PeerCertificates } from '../openvpn/proto/tls-engine.ts'
 import type { Endpoint } from '../openvpn/transport.ts'
 import type { SocketOptions } from '../platform/datagrams.ts'
@@ -100,6 +103,7 @@ export function createRunningClient(
           failed,
         ),
       hasEpochs: driver.extended,
+      machine: () => describeMachine(network),
       network,
       nameservers: () => nameservers(resolvConf),
       applyDns: (device, plan) => applyDns(device, plan, log, resolvConf),
@@ -108,6 +112,16 @@ export function createRunningClient(
     events,
   )
   return { client, close: () => watch.close() }
+}
+
+function describeMachine(network: Network): Machine {
+  const hop = network.defaultHop(4) ?? network.defaultHop(6)
+  return {
+    hardwareAddress: hop && network.hardwareAddress(hop.ifindex),
+    // Bun has a revision of it, and no version.
+    tls: `BoringSSL of Bun ${process.versions.bun}`,
+    release: release(),
+  }
 }
 
 async function resolve(host: string, family: 4 | 6 | undefined): Promise<readonly string[]> {

@@ -2,6 +2,7 @@
 import { networkInterfaces } from 'node:os'
 import { message, NLM_F, NLMSG_HDRLEN } from '../netlink/message.ts'
 import {
+  decodeLink,
   decodeRoute,
   encodeAddress,
   encodeLink,
@@ -23,6 +24,7 @@ const RT_SCOPE_LINK = 253
 const RTN_UNICAST = 1
 const RTN_UNREACHABLE = 7
 const MAIN_TABLE = 254
+const ETHERNET_ADDRESS_BYTES = 6
 /** IFA_F_NODAD: an address of a tunnel is nobody else's, so IPv6 need not look for others that have it. */
 const NODAD = 2
 
@@ -93,6 +95,12 @@ export function createNetwork(netns?: number): Network {
         .filter(({ route }) => (route.type ?? RTN_UNICAST) === RTN_UNICAST)
         .sort((a, b) => (a.route.priority ?? 0) - (b.route.priority ?? 0))
       return routes[0] === undefined ? undefined : nextHopOf(routes[0].answer)
+    },
+    hardwareAddress(index) {
+      const [answer] = ask(RTM.GETLINK, 0, encodeLink({ index }), `look at interface ${index}`)
+      const bytes = answer && decodeLink(answer.subarray(NLMSG_HDRLEN)).hardwareAddress
+      if (bytes?.length !== ETHERNET_ADDRESS_BYTES) return undefined
+      return [...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join(':')
     },
     localNetwork(wanted) {
       const all = Object.values(networkInterfaces()).flatMap((some) => some ?? [])

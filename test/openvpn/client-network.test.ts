@@ -1,6 +1,7 @@
 /** What our client changes on its machine for a server of OpenVPN 2.6, what it tells scripts, and that all of it is taken back. */
 import assert from 'node:assert/strict'
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { release } from 'node:os'
 import { join } from 'node:path'
 import { after, before, beforeEach, describe, it } from 'node:test'
 import type { Running } from '../command.ts'
@@ -22,6 +23,7 @@ const DNS_BEFORE = 'nameserver 9.9.9.9\noptions timeout:1\n'
 
 describe('the network of our client', { skip: withoutProgram('2.6') }, () => {
   let peers: Peers
+  let server: Running
   let dns: string
   before(async () => {
     peers = await Peers.open()
@@ -32,7 +34,7 @@ describe('the network of our client', { skip: withoutProgram('2.6') }, () => {
     mkdirSync(dns, { recursive: true })
     dns = join(dns, 'resolv.conf')
     const pushes = PUSHED.map((option) => `push "${option}"`)
-    await peers.server('2.6', NUMBER, [...identity('server'), ...pushes], 'udp')
+    server = await peers.server('2.6', NUMBER, [...identity('server'), ...pushes], 'udp')
     peers.write(
       'told.sh',
       '#!/bin/sh\necho "$script_type $* $ifconfig_local $route_vpn_gateway" >>"$(dirname "$0")/told"\n',
@@ -60,6 +62,23 @@ describe('the network of our client', { skip: withoutProgram('2.6') }, () => {
       .replaceAll('linkdown ', '')
   const resolvConf = () => readFileSync(dns, 'utf8')
   const links = () => peers.lab.client.ip('-o link')
+
+  it('is told to the server as far as the profile wants', async () => {
+    const told = (from: number) => {
+      const all = [...server.stdout.slice(from).matchAll(/peer info: (\w+)=(.*)/g)]
+      return new Map(all.map(([, name, value]) => [name, value]))
+    }
+    await stop(await begin(['setenv UV_SEAT 12', 'setenv IV_GUI_VER desk']))
+    assert.deepEqual([told(0).get('IV_GUI_VER'), told(0).get('UV_SEAT')], ['desk', undefined])
+    assert.equal(told(0).get('IV_HWADDR'), undefined)
+    const before = server.stdout.length
+    await stop(await begin(['push-peer-info', 'setenv UV_SEAT 12']))
+    const more = told(before)
+    const [, hardware] = links().match(/veth0.*link\/ether ([0-9a-f:]+)/) ?? []
+    assert.equal(more.get('IV_HWADDR'), hardware)
+    assert.match(more.get('IV_SSL') ?? '', /^BoringSSL.of.Bun/)
+    assert.deepEqual([more.get('UV_SEAT'), more.get('IV_PLAT_VER')], ['12', release()])
+  })
 
   it('has routes and DNS while it is connected, and no longer', async () => {
     const before = routes()

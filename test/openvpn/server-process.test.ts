@@ -90,7 +90,8 @@ describe('ovpn server', { skip: withoutProgram('2.6') }, () => {
     assert.match(peers.lab.server.ip('link show vpn1'), /qlen 321/)
 
     peers.write('login', 'alice\nlook&ing glass\n')
-    const login = [...identity('client'), `auth-user-pass ${folder}/login`]
+    const info = ['push-peer-info', 'setenv UV_SEAT 12']
+    const login = [...identity('client'), `auth-user-pass ${folder}/login`, ...info]
     const client = peers.client('2.6', 1, login)
     await client.says(STARTED)
     assert.equal(read('shown'), 'alice\nlook&ing glass\n')
@@ -102,6 +103,8 @@ describe('ovpn server', { skip: withoutProgram('2.6') }, () => {
     assert.equal(told.get('X509_0_CN'), 'client')
     assert.equal(told.get('COLOUR'), 'blue')
     assert.match(told.get('IV_VER') ?? '', /^2\.6/)
+    assert.match(told.get('IV_SSL') ?? '', /^OpenSSL/)
+    assert.equal(told.get('UV_SEAT'), '12')
     assert.equal(told.get('password'), undefined, 'it is in the file')
     assert.equal(told.get('PATH')?.includes('/usr/bin'), true)
     assert.match(peers.lab.client.ip('route'), /10\.77\.0\.0\/16/)

@@ -223,6 +223,7 @@ export class ServerNet {
       nextHop: none,
       defaultHop: none,
       localNetwork: none,
+      hardwareAddress: none,
     }
   }
 

@@ -64,9 +64,10 @@ class World {
         ...{ up: never, addAddress: never, removeAddress: never, addRoute: never },
         ...{ removeRoute: never, nextHop: () => undefined },
         ...{ defaultHop: () => undefined, localNetwork: () => undefined },
+        hardwareAddress: () => undefined,
       },
       ...{ openData: never, applyDns: never, run: never, tls: never, verify: never },
-      setBuffers: never,
+      ...{ setBuffers: never, machine: never },
     }
     this.client = new Client(config, world, {
       ...{ state: () => {}, connected: never, rekeyed: never, pending: never },

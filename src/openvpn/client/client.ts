@@ -8,13 +8,12 @@
  */
 import { isIP } from 'node:net'
 import { formatOptionsString } from '../../wire/options-string.ts'
-import { formatPeerInfo } from '../../wire/peer-info.ts'
 import type { ClientConfig, ConnectionEntry } from '../config/client-config.ts'
 import { mergeNetwork, type NetworkOptions } from '../config/network.ts'
 import { type PushedOptions, readPushed } from '../config/pushed.ts'
 import { LEVEL, optionsText } from '../log.ts'
 import type { PendingMethod } from '../proto/messages.ts'
-import { agreedText, clientProto, DEFAULT_DATA_CIPHERS } from '../proto/negotiate.ts'
+import { agreedText, DEFAULT_DATA_CIPHERS } from '../proto/negotiate.ts'
 import { applyUpdate } from '../proto/push.ts'
 import type { Millis } from '../proto/reliable.ts'
 import type { PeerCertificates, TlsFactory } from '../proto/tls-engine.ts'
@@ -25,6 +24,7 @@ import { type Answer, type Ask, Credentials, type Question, type Shown } from '.
 import type { ScriptSubject } from './environment.ts'
 import { hintFor, reasonOf } from './explain.ts'
 import { Lifetime } from './lifetime.ts'
+import { clientPeerInfo, type Machine } from './peer-info.ts'
 import { type NetworkPlan, planNetwork } from './plan.ts'
 import { Tunnel, type TunnelWorld } from './tunnel.ts'
 
@@ -63,6 +63,8 @@ export interface ClientWorld extends AttemptWorld, TunnelWorld {
   readonly ask: Ask
   /** Version, for the server's log. */
   readonly version: string
+  /** For a server that is to know (`push-peer-info`). */
+  machine(): Machine
   readonly advisor?: Advisor | undefined
 }
 
@@ -739,24 +741,14 @@ export class Client {
     return dataCiphers.length > 0 ? dataCiphers : DEFAULT_DATA_CIPHERS
   }
 
-  #peerInfo(entry: ConnectionEntry): string {
+  #peerInfo({ tunMtuMax }: ConnectionEntry): string {
     const { environment, pushPeerInfo } = this.#config
-    const entries: [string, string][] = [
-      ['IV_VER', this.#world.version],
-      ['IV_PLAT', 'linux'],
-      ['IV_TCPNL', '1'],
-      ['IV_MTU', String(entry.tunMtuMax)],
-      ['IV_NCP', '2'],
-      ['IV_CIPHERS', this.#dataCiphers().join(':')],
-      ['IV_PROTO', String(clientProto(this.#world.hasEpochs))],
-      ['IV_COMP_STUBv2', '1'],
-      ['IV_SSO', 'openurl,webauth,crtext'],
-    ]
-    if (pushPeerInfo) {
-      for (const [name, value] of environment)
-        if (name.startsWith('UV_')) entries.push([name, value])
-    }
-    return formatPeerInfo(entries)
+    const { version, hasEpochs, machine } = this.#world
+    return clientPeerInfo({
+      ...{ version, tunMtuMax, environment, epoch: hasEpochs },
+      dataCiphers: this.#dataCiphers(),
+      machine: pushPeerInfo ? machine() : undefined,
+    })
   }
 
   #randomized(host: string): string {

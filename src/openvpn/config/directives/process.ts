@@ -121,7 +121,7 @@ export const process = {
     args: { name: word, values: rest(anyText) },
     ...both(honoured),
     repeats: true,
-    doc: 'A variable for scripts; `opt NAME …` for a directive that may be unknown; `UV_NAME` is also told to the server',
+    doc: 'A variable for scripts; `opt NAME …` for a directive that may be unknown; `UV_NAME` is told to the server with `push-peer-info`, `IV_GUI_VER` and `IV_SSO` always',
   },
   'ignore-unknown-option': {
     args: { names: some(word) },

@@ -325,7 +325,7 @@ export const tls = {
   'push-peer-info': {
     args: {},
     client: honoured,
-    doc: 'Tells the server more about this end',
+    doc: 'Tells the server more about this end: hardware address, TLS library, system, and `UV_NAME` of `setenv`',
   },
   'single-session': {
     args: {},
