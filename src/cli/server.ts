@@ -4,7 +4,6 @@ import { formatPlace } from '../openvpn/config/parse.ts'
 import { readServerConfig, type ServerConfig } from '../openvpn/config/server-config.ts'
 import { LEVEL, type Log, type Tell } from '../openvpn/log.ts'
 import type { ConnectedClient, ServerPolicy } from '../openvpn/server/policy.ts'
-import { realAddress } from '../openvpn/status.ts'
 import { limitThread } from '../platform/privileges.ts'
 import { checkTun } from '../platform/tun-door.ts'
 import {
@@ -222,8 +221,8 @@ function announcing(log: Tell): ServerPolicy {
   }
 }
 
-function nameOf({ commonName, protocol, remote }: ConnectedClient): string {
-  return `${commonName}/${realAddress({ protocol, remote })}`
+function nameOf({ commonName, remote }: ConnectedClient): string {
+  return `${commonName}/${formatEndpoint(remote.address, remote.port)}`
 }
 
 function addressesOf({ ifconfig, ifconfigIpv6 }: ServerConfig): string {
