@@ -107,7 +107,7 @@ export function checkToken(
 
 function isOfSession({ sessionId }: TokenContent, token: string): boolean {
   const other = decode(token)?.subarray(0, TOKEN_SESSION_ID_BYTES)
-  return other !== undefined && Buffer.compare(other, sessionId) === 0
+  return other !== undefined && timingSafeEqual(other, sessionId)
 }
 
 function decode(token: string): Buffer | undefined {

@@ -3,19 +3,27 @@
  * (timing, floods, leaks) are hostile.test.ts's and crowd.test.ts's; sources are the advisories of the numbers given.
  */
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, it } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import { Glob } from 'bun'
 import { checkToken } from '../../src/openvpn/auth-token.ts'
 import { commonName, parseCertificate } from '../../src/openvpn/certificate.ts'
 import { dnsFromDhcp } from '../../src/openvpn/config/network.ts'
 import { readPushed } from '../../src/openvpn/config/pushed.ts'
 import { Door } from '../../src/openvpn/proto/cookie.ts'
 import { readText } from '../../src/openvpn/proto/messages.ts'
+import type { ServerClient } from '../../src/openvpn/server/client.ts'
+import type { AuthDecision } from '../../src/openvpn/server/policy.ts'
 import { type ControlPacket, decodeControl, encodeControl } from '../../src/wire/control.ts'
 import { Opcode } from '../../src/wire/opcode.ts'
 import { openWkc, sealWkc, splitWkc } from '../../src/wire/wkc.ts'
 import { createWrap, RESENDS_WKC_REPLAY_ID } from '../../src/wire/wrap.ts'
 import { issue } from '../certificates.ts'
 import { Random } from '../random.ts'
+import { SERVER_AT } from '../sim/control.ts'
+import { ServerNet } from '../sim/server.ts'
 
 const random = new Random(5)
 const CLIENT_KEY = random.bytes(256)
@@ -24,6 +32,20 @@ const WKC = sealWkc(SERVER_KEY, CLIENT_KEY, Uint8Array.of(1))
 const NOW = 1_800_000_000
 const SECRET = random.bytes(32)
 const AT = '192.0.2.1:1194'
+
+const SECOND = 1000
+const MINUTE = 60 * SECOND
+const SOURCES = fileURLToPath(new URL('../../src', import.meta.url))
+
+/** Where something is compared that nobody is to guess bit by bit. AEAD tags are the cipher libraries', and platform/ipsec-mb.ts's. */
+const COMPARED: [path: string, why: string][] = [
+  ['wire/wrap.ts', 'HMACs of tls-auth, tags of tls-crypt'],
+  ['wire/wkc.ts', 'tags of wrapped client keys'],
+  ['openvpn/proto/cookie.ts', 'session ids given out'],
+  ['openvpn/auth-token.ts', 'tokens in place of passwords'],
+  ['openvpn/management.ts', 'the password of the management interface'],
+]
+const MAKES_KEYS = ['wire/keys.ts', 'wire/epoch.ts']
 
 const plain = () => new Door({ wrap: { kind: 'none' } }, SECRET, 60)
 const reset: ControlPacket = {
@@ -156,5 +178,169 @@ describe('known bugs', () => {
       const split = splitWkc(Buffer.concat([new Uint8Array(54), wkc]))
       if (split !== undefined) assert.equal(openWkc(SERVER_KEY, split.wkc), undefined, `${length}`)
     }
+  })
+
+  it('2.7.5: a reply is not overwritten by the next one, to somebody else', () => {
+    const door = plain()
+    const answer = (at: string) => {
+      const greeting = door.greet(encodeControl(reset), at, NOW)
+      return greeting.action === 'reply' ? greeting.packet : assert.fail()
+    }
+    const first = answer(AT)
+    const kept = first.slice()
+    assert.notDeepEqual(answer('198.51.100.9:1194'), kept)
+    assert.deepEqual(first, kept)
+  })
+
+  it('CVE-2026-84471, -12996, -13117: all that one session ever sent, while the next takes its place and after', async () => {
+    const net = await ServerNet.open()
+    const first = net.client('alice')
+    const sent: Uint8Array[] = []
+    net.wire.tap = ({ to, bytes }) => {
+      // The first ones would begin a session of their own: without a wrap they are anybody's.
+      const { messageId = 2, acks = [] } = decodeControl(bytes) ?? {}
+      const isLater = (bytes[0]! & 7) > 0 || (messageId > 1 && acks.some((id) => id > 1))
+      if (to.key === SERVER_AT.key && isLater) sent.push(bytes)
+    }
+    await net.pass(10 * SECOND)
+    first.renegotiate()
+    await net.pass(10 * SECOND)
+    assert.ok(sent.some((bytes) => (bytes[0]! & 7) === 1))
+    net.wire.tap = undefined
+    const replay = (key: number) => {
+      for (const bytes of sent) {
+        const odd = bytes.slice()
+        odd[0] = (odd[0]! & 0xf8) | key
+        net.wire.inject({ from: first.at, to: SERVER_AT, bytes: odd }, 1)
+        net.wire.inject({ from: first.at, to: SERVER_AT, bytes }, 1)
+      }
+    }
+    const second = net.client('alice', { at: first.at })
+    for (let step = 0; step < 80; step++) {
+      await net.pass(10)
+      replay(step % 8)
+    }
+    await net.pass(20 * SECOND)
+    assert.ok(second.connectedAt !== undefined)
+    second.renegotiate()
+    replay(1)
+    await net.pass(10 * SECOND)
+    assert.deepEqual([[...second.keys.keys()].at(-1), net.server.size], [1, 1])
+    assert.deepEqual(
+      net.logged.filter((line) => /wrong|not a function|undefined/.test(line)),
+      [],
+    )
+    await net.end()
+  })
+
+  it('CVE-2026-40215: nothing of a handshake goes to who begins another from the same address', async () => {
+    const net = await ServerNet.open({ seed: 3 })
+    const first = net.client('alice', { packets: 3 })
+    await net.pass(SECOND)
+    assert.equal(net.server.size, 1)
+    const former = first.session.sessionId
+    const second = net.client('alice', { at: first.at })
+    let begun = false
+    let toFormer = 0
+    net.wire.tap = ({ from, bytes }) => {
+      if (from.key !== SERVER_AT.key) return
+      const packet = decodeControl(bytes)!
+      begun ||= packet.peerSessionId !== undefined && packet.opcode === Opcode.ControlV1
+      if (begun && packet.peerSessionId !== undefined) {
+        if (Buffer.compare(packet.peerSessionId, former) === 0) toFormer++
+      }
+    }
+    await net.pass(MINUTE)
+    assert.ok(begun && second.connectedAt !== undefined)
+    assert.equal(toFormer, 0)
+    await net.end()
+  })
+
+  it('CVE-2024-28882: who has to go goes, whatever it says meanwhile', async () => {
+    const net = await ServerNet.open()
+    const client = net.client('mallory')
+    await net.pass(10 * SECOND)
+    const [{ id }] = net.server.clients() as [ServerClient]
+    net.server.dismiss(id, 'enough')
+    for (let i = 0; i < 8; i++) {
+      for (const text of ['EXIT', 'PUSH_REQUEST', 'CR_RESPONSE,eA=='])
+        client.session.sendMessage(text)
+      client.renegotiate()
+      await net.pass(SECOND)
+    }
+    assert.equal(net.server.size, 0)
+    assert.deepEqual([...net.driver.peersById], [])
+    await net.end()
+  })
+
+  it('CVE-2020-15078: nothing is pushed, and nothing carried, before somebody has decided', async () => {
+    let decide: (decision: AuthDecision) => void = () => {}
+    const authenticate = () => new Promise<AuthDecision>((resolve) => (decide = resolve))
+    const net = await ServerNet.open({ policy: { authenticate, decidesAll: true } })
+    const client = net.client('mallory')
+    for (let i = 0; i < 20; i++) {
+      client.session.sendMessage('PUSH_REQUEST')
+      await net.pass(SECOND)
+    }
+    assert.deepEqual([client.texts, [...net.driver.peersById]], [[], []])
+    decide({ allow: false, failure: { reason: 'denied', text: 'no' } })
+    await net.pass(3 * SECOND)
+    assert.deepEqual(client.texts, ['AUTH_FAILED,no'])
+    assert.deepEqual([...net.driver.peersById], [])
+    await net.end()
+  })
+
+  it('CVE-2022-0547: of two who decide, one that allows is not enough', async () => {
+    const refused = { allow: false, failure: { reason: 'denied', text: 'no' } } as const
+    for (const [first, second] of [
+      [refused, { allow: true }],
+      [{ allow: true }, refused],
+    ] as const) {
+      const net = await ServerNet.open({
+        policy: { authenticate: async () => first, admit: async () => second, decidesAll: true },
+      })
+      const client = net.client('mallory')
+      await net.pass(10 * SECOND)
+      assert.deepEqual([client.texts, [...net.driver.peersById]], [['AUTH_FAILED,no'], []])
+      await net.end()
+    }
+  })
+
+  it('CVE-2026-12932, -13698: first packets with a client’s key leave nothing at the server', async () => {
+    const net = await ServerNet.open({ tlsCryptV2: SERVER_KEY })
+    const wrap = { kind: 'tls-crypt-v2', key: CLIENT_KEY, role: 'client', wkc: WKC } as const
+    for (let i = 0; i < 200; i++) net.client(`client ${i}`, { wrap, packets: 1 })
+    await net.pass(SECOND)
+    assert.equal(net.server.strays.get('answered'), 200)
+    assert.equal(net.server.size, 0)
+    await net.end()
+  })
+
+  describe('what is secret is compared without telling how much of it was right', () => {
+    const sources = [...new Glob('**/*.ts').scanSync(SOURCES)].filter(
+      (path) => !path.includes('.test'),
+    )
+    const texts = new Map(sources.map((path) => [path, readFileSync(join(SOURCES, path), 'utf8')]))
+
+    it('there are sources to look at', () => assert.ok(texts.size > 150))
+
+    for (const [path, why] of COMPARED) {
+      it(`${path}: ${why}`, () => assert.match(texts.get(path) ?? '', /timingSafeEqual\(/))
+    }
+
+    it('whoever makes a MAC compares it so, or makes keys of it', () => {
+      const compared = COMPARED.map(([path]) => path)
+      for (const [path, text] of texts) {
+        if (!text.includes('createHmac(') || MAKES_KEYS.includes(path)) continue
+        assert.ok(compared.includes(path), `${path} makes MACs: what compares them?`)
+      }
+    })
+
+    it('no bytes are compared by what stops at the first that differs', () => {
+      for (const [path, text] of texts) {
+        if (!text.includes('createHmac(') && !text.includes('timingSafeEqual(')) continue
+        assert.doesNotMatch(text, /\.equals\(|Buffer\.compare\(|digest\([^)]*\) *[!=]==/, path)
+      }
+    })
   })
 })
