@@ -33,8 +33,11 @@ import { socketOption, withExamples } from './options.ts'
 import { missingForOtherUsers } from './requirements.ts'
 import { DRIVERS, openRunDriver, type RunDriverOptions } from './run-driver.ts'
 
-/** The kernel's driver has no room for packets whose key it does not have yet; OpenVPN there installs it within this time. */
-const SWAP_WAIT_MS = 1000
+/**
+ * The kernel's driver has no room for packets whose key it does not have yet; OpenVPN there installs it within this time, even
+ * on an emulated processor. Longer does no harm: the former key is not given up before the peer is heard with the next one.
+ */
+const SWAP_WAIT_MS = 5000
 
 interface SuperviseOptions extends RunDriverOptions {
   verbose?: true
