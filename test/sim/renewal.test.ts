@@ -81,7 +81,7 @@ class ClientEnd {
       { now: () => net.clock.now, schedule: (at, call) => net.schedule(at, call) },
       {
         ...{ stage: () => {}, updated: () => false, token: () => {}, pending: () => {} },
-        ...{ info: () => {}, floated: () => {} },
+        ...{ info: () => {}, stray: () => {}, floated: () => {} },
         verify: async () => this.problem,
         pushed: () => void this.#join(),
         pushedAgain: () => void this.pushes++,

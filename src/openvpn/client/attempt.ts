@@ -78,6 +78,8 @@ export interface AttemptEvents {
   /** The user is asked for more. */
   pending(method: PendingMethod | undefined, timeoutSeconds: number | undefined): void
   info(text: string): void
+  /** A message of the server's that means nothing here. */
+  stray(text: string): void
   rekeyed(keyId: number): void
   floated(): void
   log: Tell
@@ -403,7 +405,7 @@ export class Attempt {
         this.#end({ kind: 'lost', text: 'the server ends' })
         return
       default:
-        this.#events.log(`a message that means nothing here: ${text.slice(0, 200)}`)
+        this.#events.stray(text)
     }
   }
 

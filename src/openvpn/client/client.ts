@@ -12,6 +12,7 @@ import type { ClientConfig, ConnectionEntry } from '../config/client-config.ts'
 import { mergeNetwork, type NetworkOptions } from '../config/network.ts'
 import { type PushedOptions, readPushed } from '../config/pushed.ts'
 import { LEVEL, optionsText } from '../log.ts'
+import { FrequencyLimit } from '../proto/limits.ts'
 import type { PendingMethod } from '../proto/messages.ts'
 import { agreedText, DEFAULT_DATA_CIPHERS } from '../proto/negotiate.ts'
 import { applyUpdate } from '../proto/push.ts'
@@ -123,6 +124,12 @@ const STATES: { readonly [S in Stage]?: string } = {
 }
 /** Rounds through all remotes before the waiting gets longer. */
 const PATIENT_ROUNDS = 5
+/** A server that ends a connection sooner is waited for as one that cannot be reached. */
+const BRIEF: Millis = 30_000
+/** Texts of a server that are told, and within which time. */
+const WORDS = 30
+const WORDS_IN: Millis = 60_000
+const MAX_WORDS = 500
 const OUTER_HEADER_BYTES = 28
 const MIN_CONTROL_BYTES = 154
 /** How often traffic is looked at, for limits. */
@@ -135,6 +142,7 @@ type Next = 'same' | 'address' | 'remote'
 interface Outcome {
   readonly ending: Ending
   readonly connected: boolean
+  readonly lasted: Millis
 }
 
 /** There is no sense in going on. */
@@ -161,6 +169,13 @@ export class Client {
   /** What ends the present opening of a socket, or waiting. */
   #interrupt: AbortController | undefined
   #connection: Connection | undefined
+  #connectedAt: Millis = 0
+  /** What a server says is told so often: it may say anything at any rate. */
+  readonly #words = new FrequencyLimit(WORDS, WORDS_IN)
+  /** Whether the user is being asked for what the server wants to know. */
+  #isAsking = false
+  /** What follows from what was pushed last, where that has not begun. */
+  #latest: (() => Promise<void>) | undefined
   /** May be changed by who manages. */
   authRetry: ClientConfig['authRetry']
   /** Made while a connection comes about; the end waits for it. */
@@ -250,6 +265,8 @@ export class Client {
     const { advisor } = this.#world
     if (this.#config.remoteRandom) shuffle(entries, this.#world.random)
     let failures = 0
+    /** Connections in a row that a server ended as soon as they were there. */
+    let brief = 0
     for (let at = 0; ; ) {
       this.#checkStopped()
       await Promise.race([advisor?.begin(), this.#stopped()])
@@ -260,8 +277,9 @@ export class Client {
         at = (at + 1) % entries.length
         continue
       }
-      const { next, connected, text } = await this.#try(entry, entries.length > 1)
+      const { next, connected, isBrief, text } = await this.#try(entry, entries.length > 1)
       this.#checkStopped()
+      brief = isBrief ? brief + 1 : 0
       // A connection that had come about begins the count anew.
       failures = connected ? 0 : failures + 1
       if (failures >= entry.connectRetryMax * entries.length) {
@@ -270,7 +288,7 @@ export class Client {
       }
       if (next === 'remote') at = (at + 1) % entries.length
       this.#events.state('RECONNECTING', text)
-      await this.#pause(entry, Math.floor(failures / entries.length))
+      await this.#pause(entry, Math.floor(failures / entries.length) + brief)
     }
   }
 
@@ -278,24 +296,32 @@ export class Client {
   async #try(
     entry: ConnectionEntry,
     others: boolean,
-  ): Promise<{ next: 'same' | 'remote'; connected: boolean; text: string }> {
+  ): Promise<{ next: 'same' | 'remote'; connected: boolean; isBrief: boolean; text: string }> {
+    const failed = { connected: false, isBrief: false }
     const { host, port } = entry.httpProxy ?? entry.socksProxy ?? entry
     let text = ''
     const addresses = await this.#resolve(entry, host, others)
-    if ('text' in addresses) return { next: 'remote', connected: false, text: addresses.text }
+    if ('text' in addresses) return { next: 'remote', ...failed, text: addresses.text }
     for (const address of addresses) {
       this.#checkStopped()
-      const { ending, connected } = await this.#connect(entry, host, { address, port, scope: 0 })
+      const { ending, connected, lasted } = await this.#connect(entry, host, {
+        address,
+        port,
+        scope: 0,
+      })
       this.#checkStopped()
       // Of a connection that was there, the end has been told.
       this.#hint = undefined
       text = connected ? reasonOf(ending) : this.#tell(entry, host, address, ending)
       if (this.#verdict !== undefined) throw new Finished(this.#verdict)
       const next = this.#judge(ending, text)
-      if (connected) return { next: next === 'remote' ? next : 'same', connected, text }
-      if (next !== 'address') return { next, connected, text }
+      if (connected) {
+        const isBrief = ending.kind !== 'closed' && lasted < BRIEF
+        return { next: next === 'remote' ? next : 'same', connected, isBrief, text }
+      }
+      if (next !== 'address') return { next, ...failed, text }
     }
-    return { next: 'remote', connected: false, text }
+    return { next: 'remote', ...failed, text }
   }
 
   /** Addresses, the one that was reached last first. A finite `resolv-retry` has patience with names. */
@@ -413,9 +439,9 @@ export class Client {
       opened = await this.#world.open(entry, remote, { signal, ask })
     } catch (error) {
       if (error instanceof Finished) throw error
-      if (signal.aborted) return { ending: { kind: 'closed' }, connected: false }
+      if (signal.aborted) return { ending: { kind: 'closed' }, connected: false, lasted: 0 }
       const ending = { kind: 'unreachable', text: messageOf(error), code: codeOf(error) } as const
-      return { ending, connected: false }
+      return { ending, connected: false, lasted: 0 }
     }
     const { transport, path, outer = path.remote.address } = opened
     const link = new TransportLink(transport, path)
@@ -444,7 +470,7 @@ export class Client {
     await (isOver ? this.#tunnel.close() : this.#tunnel.disconnected())
     const reason = reasonOf(ending) || (this.#verdict?.text ?? 'this end lets go')
     if (connected) this.#events.disconnected(reason)
-    return { ending, connected }
+    return { ending, connected, lasted: this.#world.now() - this.#connectedAt }
   }
 
   #begin(parts: Parts): Attempt {
@@ -498,15 +524,23 @@ export class Client {
           this.#keepToken(pushed, joined)
         },
         pushedAgain: (pushed) => this.#followAgain(attempt, joined, pushed),
-        pending: (method, seconds) => this.#pending(attempt, method, seconds),
-        info: (text) => this.#world.log(`the server says: ${text}`),
+        pending: (method, seconds) => {
+          if (this.#words.take(this.#world.now())) this.#pending(attempt, method, seconds)
+        },
+        info: (text) => this.#quote(`the server says: ${text}`),
         rekeyed: (keyId) => this.#events.rekeyed(keyId),
         floated: () => {},
+        stray: (text) => this.#quote(`a message that means nothing here: ${text}`),
         log: this.#world.log,
         ended: resolve,
       },
     )
     return attempt
+  }
+
+  /** Tells what a server said, in part and not too often. */
+  #quote(text: string): void {
+    if (this.#words.take(this.#world.now())) this.#world.log(text.slice(0, MAX_WORDS))
   }
 
   /** More is wanted of the user, while the server waits. */
@@ -515,16 +549,20 @@ export class Client {
     this.#events.pending(method, seconds)
     if (method?.method !== 'crtext') return
     if (!method.needsResponse) {
-      this.#world.log(`the server says: ${method.text}`)
+      this.#quote(`the server says: ${method.text}`)
       return
     }
+    if (this.#isAsking) return
+    this.#isAsking = true
     const { text, echo } = method
     this.#ask({ kind: 'text', text, echo, challenge: { kind: 'pending' } }).then(
       (answer) => {
+        this.#isAsking = false
         if (this.#attempt === attempt) attempt.respond(answer.text)
       },
       // A program may answer by other ways: `Attempt.respond`.
       (error: unknown) => {
+        this.#isAsking = false
         if (!this.#stop.signal.aborted) this.#world.log(messageOf(error))
       },
     )
@@ -585,6 +623,7 @@ export class Client {
       plan: subject.plan,
       pushed,
     }
+    this.#connectedAt = this.#world.now()
     this.#limit(attempt, pushed)
     this.#events.state('CONNECTED', 'SUCCESS')
     this.#events.connected(this.#connection)
@@ -679,8 +718,7 @@ export class Client {
       return false
     }
     if (this.#connection === undefined) return false
-    for (const entry of result.skipped)
-      this.#world.log(`cannot be changed while connected: ${entry}`)
+    for (const entry of result.skipped) this.#quote(`cannot be changed while connected: ${entry}`)
     this.#follow(attempt, parts, result.options)
     return true
   }
@@ -705,16 +743,16 @@ export class Client {
   /** Has the machine's network follow what is pushed now. */
   #follow(attempt: Attempt, parts: Joined, options: readonly string[]): void {
     this.#pushedOptions = options
-    const { options: pushed } = readPushed(options, this.#config)
-    const network = mergeNetwork(this.#config.network, pushed)
     const change = async () => {
+      const { options: pushed } = readPushed(options, this.#config)
+      const network = mergeNetwork(this.#config.network, pushed)
       const names = await this.#routeNames(network)
       const before = this.#connection
       if (attempt.stage !== 'connected' || before === undefined) return
       const { tunMtu, tunMtuMax } = parts.entry
       const mtu = { usual: tunMtu, most: tunMtuMax }
       const plan = planNetwork(network, this.#tunnel.context(parts.outer, mtu, names))
-      for (const warning of plan.warnings) this.#world.log(warning)
+      for (const warning of plan.warnings) this.#quote(warning)
       const subject = this.#subject(parts, network, plan, pushed)
       const { interval, timeout } = this.#keepalive(pushed)
       attempt.setKeepalive(interval, timeout)
@@ -722,7 +760,16 @@ export class Client {
       await this.#tunnel.address(subject)
       await this.#tunnel.connect(subject)
     }
-    this.#joining = this.#joining.then(change).catch((error: unknown) => {
+    const isFirst = this.#latest === undefined
+    this.#latest = change
+    if (!isFirst) return
+    // However many come meanwhile, only what holds in the end is done.
+    const follow = () => {
+      const latest = this.#latest
+      this.#latest = undefined
+      return latest?.()
+    }
+    this.#joining = this.#joining.then(follow).catch((error: unknown) => {
       attempt.abandon({ kind: 'failed', text: messageOf(error) })
     })
   }

@@ -100,6 +100,7 @@ class RoutePlanner {
   readonly #addresses: readonly InterfaceAddress[]
   readonly #warnings: string[]
   readonly #routes: SystemRoute[] = []
+  readonly #known = new Set<string>()
 
   constructor(
     options: NetworkOptions,
@@ -128,9 +129,9 @@ class RoutePlanner {
   #add(route: SystemRoute): void {
     const { table } = this.#context
     const { destination, prefix, metric } = route
-    const isSame = (other: SystemRoute) =>
-      destination === other.destination && prefix === other.prefix && metric === other.metric
-    if (this.#routes.some(isSame)) return
+    const key = `${destination}/${prefix} ${metric}`
+    if (this.#known.has(key)) return
+    this.#known.add(key)
     this.#routes.push({ ...route, ...(table !== undefined && { table }) })
   }
 

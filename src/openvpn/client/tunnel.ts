@@ -40,7 +40,8 @@ export class Tunnel {
   readonly #config: ClientConfig
   #data: DataChannel | undefined
   #addresses: InterfaceAddress[] = []
-  #routes: SystemRoute[] = []
+  /** By `routeKey`, in the order in which they were made. */
+  readonly #routes = new Map<string, SystemRoute>()
   #dns: { plan: string; undo: () => Promise<void> } | undefined
   /** What scripts were told when the tunnel came up; they are told the same when it goes. */
   #subject: ScriptSubject | undefined
@@ -188,25 +189,24 @@ export class Tunnel {
   }
 
   async #disconnectRoutes(): Promise<void> {
-    if (this.#routes.length > 0) await this.#hook('route-pre-down', this.#config.routePreDown)
+    if (this.#routes.size > 0) await this.#hook('route-pre-down', this.#config.routePreDown)
     this.#route([])
   }
 
   #route(wanted: readonly SystemRoute[]): void {
     const keys = new Set(wanted.map(routeKey))
-    for (const route of [...this.#routes].reverse()) {
-      if (!keys.has(routeKey(route))) this.#removeRoute(route)
+    for (const [key, route] of [...this.#routes].reverse()) {
+      if (!keys.has(key)) this.#removeRoute(route)
     }
-    const present = new Set(this.#routes.map(routeKey))
     for (const route of wanted) {
-      if (!present.has(routeKey(route))) this.#addRoute(route)
+      if (!this.#routes.has(routeKey(route))) this.#addRoute(route)
     }
   }
 
   #addRoute(route: SystemRoute): void {
     try {
       this.#world.network.addRoute(route)
-      this.#routes.push(route)
+      this.#routes.set(routeKey(route), route)
       this.#world.log(`route added: ${routeText(route)}`, LEVEL.steps)
     } catch (error) {
       // One that is there already does the same, and stays when this one goes.
@@ -215,7 +215,7 @@ export class Tunnel {
   }
 
   #removeRoute(route: SystemRoute): void {
-    this.#routes = this.#routes.filter((other) => other !== route)
+    this.#routes.delete(routeKey(route))
     try {
       this.#world.network.removeRoute(route)
       this.#world.log(`route removed: ${routeText(route)}`, LEVEL.steps)
