@@ -4,6 +4,7 @@ import type { ClientEvents, Connection, Verdict } from '../openvpn/client/client
 import { type ClientConfig, readClientConfig } from '../openvpn/config/client-config.ts'
 import { formatPlace } from '../openvpn/config/parse.ts'
 import { LEVEL, type Log } from '../openvpn/log.ts'
+import { doubtsAbout } from '../openvpn/own-certificate.ts'
 import type { PendingMethod } from '../openvpn/proto/messages.ts'
 import { type ConfiguredClient, openConfiguredClient } from '../runtime/configured-client.ts'
 import type { ServerSignal } from '../runtime/configured-server.ts'
@@ -48,6 +49,7 @@ async function connect(
   const read = async () => readClientConfig(await readSource(path), files)
   const config = await read()
   const log = await attempt('cannot write the log', () => openLog(environment, config))
+  for (const doubt of doubtsAbout(config.cert, 'client', environment.date())) log.write(doubt)
   await enterProcess(config)
   if (netns !== undefined) environment.enterNetns(netns)
   await attempt('cannot become another user', () => giveUpRoot(config))

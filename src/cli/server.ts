@@ -3,6 +3,7 @@ import { Command } from 'commander'
 import { formatPlace } from '../openvpn/config/parse.ts'
 import { readServerConfig, type ServerConfig } from '../openvpn/config/server-config.ts'
 import { LEVEL, type Log, type Tell } from '../openvpn/log.ts'
+import { doubtsAbout } from '../openvpn/own-certificate.ts'
 import type { ConnectedClient, ServerPolicy } from '../openvpn/server/policy.ts'
 import { limitThread } from '../platform/privileges.ts'
 import { checkTun } from '../platform/tun-door.ts'
@@ -74,6 +75,7 @@ async function serve(
   const read = async () => readServerConfig(await readSource(path ?? made!.config), files)
   const config = await read()
   const log = await attempt('cannot write the log', () => openLog(environment, config))
+  for (const doubt of doubtsAbout(config.cert, 'server', environment.date())) log.write(doubt)
   await enterProcess(config)
   if (netns !== undefined) environment.enterNetns(netns)
   const kept = await attempt('cannot write what the server keeps', () => openKeptFiles(config))
