@@ -1,10 +1,12 @@
 /**
  * OpenVPN on the kernel's driver and OpenVPN under `ovpn run`, one the server and the other its client, as a program for a
- * machine whose kernel has that driver. Arguments: which of TUNNELS, and the commands of OpenVPN 2.6 and 2.7. Prints a line of JSON.
+ * machine whose kernel has that driver: all TUNNELS, one after another. Arguments: the commands of OpenVPN 2.6 and 2.7. Prints
+ * a line of JSON for each.
  */
 import { writeSync } from 'node:fs'
-import type { Running } from '../command.ts'
-import { answers, iperf, openLab, ping, SERVER_VPN, times } from './openvpn.ts'
+import { type Running, run } from '../command.ts'
+import type { TestNetns } from '../namespace.ts'
+import { answers, iperf, type Lab, openLab, SERVER_VPN, times } from './openvpn.ts'
 import { STARTED, until } from './programs.ts'
 
 export type Driver = 'kernel' | 'run'
@@ -21,8 +23,8 @@ export interface Tunnel {
   readonly transport: 'udp' | 'tcp'
   /** What the kernel says that the server's and the client's interface is: `ovpn` of its own driver, `tun` of ours. */
   readonly kinds: readonly [string, string]
-  /** Packets lost, in percent: from the client, from the server, and from the client while keys are renewed. */
-  readonly lost: readonly [number, number, number]
+  /** Echo requests that the client sent while keys were renewed, those that the server got, its answers, and those that came. */
+  readonly echoes: readonly [sent: number, got: number, answered: number, came: number]
   /** How often keys were renewed meanwhile, and how many sessions there were. */
   readonly renewals: number
   readonly sessions: number
@@ -55,56 +57,105 @@ export const TUNNELS: Pick<Tunnel, 'server' | 'client' | 'transport'>[] = [
 ]
 
 /** An emulated machine is slow, the more where others use its processors: it may take ten seconds to set a session up, or stand still. */
-const PATIENCE_S = 90
+const PATIENCE_S = 120
 const KEEPALIVE = 'keepalive 1 60'
-/** Over TCP a session must have settled when keys are renewed: OpenVPN ends it when anything comes for an older key. */
-const RENEWAL_S = 20
+/**
+ * At both ends: OpenVPN sends with a new key after half of its own `reneg-sec`, and gives the one before up when it begins
+ * the next. Over TCP a session must have settled by then: OpenVPN ends it when anything comes for an older key.
+ */
+const RENEWAL_S = { udp: 12, tcp: 20 }
+/** Of echo requests: some at each moment of a renewal, and few enough for an emulated processor. */
+const INTERVAL_S = 0.05
+/** Long enough for a renewal to begin and, over UDP, for the new key of the one before to be used. */
+const SECONDS = { udp: 16, tcp: 22 }
 
-async function tunnel(
+/** A session that is up. */
+interface Session {
+  readonly wanted: (typeof TUNNELS)[number]
+  readonly lab: Lab
+  readonly far: Running
+  readonly near: Running
+}
+
+async function begin(
   wanted: (typeof TUNNELS)[number],
+  lab: Lab,
   commands: { [series: string]: string },
-): Promise<Tunnel> {
+): Promise<Session> {
   const { server, client, transport } = wanted
-  const lab = openLab()
+  const renewal = `reneg-sec ${RENEWAL_S[transport]}`
   const sideOf = ({ series, driver }: End, more: string[]) => {
     const program = commands[series]!
-    return { program, offload: driver === 'run', more: ['tun-mtu 1400', ...more] }
+    return { program, offload: driver === 'run', more: ['tun-mtu 1400', renewal, ...more] }
   }
   const started = (running: Running, what: string) =>
     until(what, () => STARTED.test(running.stdout) || running.status !== null, PATIENCE_S)
-  let far: Running | undefined
+  const far = lab.startServer(sideOf(server, [KEEPALIVE]), transport)
   let near: Running | undefined
   try {
-    far = lab.startServer(sideOf(server, [KEEPALIVE, `reneg-sec ${RENEWAL_S}`]), transport)
     await started(far, 'the server starts')
     near = lab.startClient(sideOf(client, []), transport)
     await started(near, 'the client starts')
     await answers(lab.client, SERVER_VPN)
-    const kinds = [lab.server, lab.client].map((netns) => {
-      return /^ {4}(ovpn|tun) /m.exec(netns.ip('-d link show dev tun0'))?.[1] ?? 'none'
-    }) as [string, string]
-    const back = await ping(lab.server, '10.8.0.2', 20)
-    const there = await ping(lab.client, SERVER_VPN, 20)
-    const before = times(far, /soft reset/)
-    const renewed = await ping(lab.client, SERVER_VPN, (RENEWAL_S + 4) * 10)
-    return {
-      ...{ server, client, transport, kinds, lost: [there, back, renewed] },
-      renewals: times(far, /soft reset/) - before,
-      sessions: times(near, STARTED),
-      up: await iperf(lab, 1),
-      down: await iperf(lab, 1, true),
-    }
+    return { wanted, lab, far, near }
   } catch (error) {
     const logs = [far, near].map((one) => `${one?.stdout}${one?.stderr}`.slice(-2000))
     throw new Error(`${JSON.stringify(wanted)}\n${logs.join('\n---\n')}`, { cause: error })
-  } finally {
-    await lab.close()
   }
 }
 
+/** A counter of ICMP in a namespace. */
+async function icmp(netns: TestNetns, name: string): Promise<number> {
+  const { stdout } = await run('ip', ['netns', 'exec', netns.name, 'cat', '/proc/net/snmp'])
+  const [names, values] = stdout.split('\n').filter((line) => line.startsWith('Icmp:'))
+  return Number(values!.split(' ')[names!.split(' ').indexOf(name)])
+}
+
+/** What becomes of echo requests while keys are renewed. */
+async function renewed({
+  wanted,
+  lab,
+  far,
+}: Session): Promise<Pick<Tunnel, 'echoes' | 'renewals'>> {
+  const counters = () =>
+    Promise.all([
+      icmp(lab.server, 'InEchos'),
+      icmp(lab.server, 'OutEchoReps'),
+      icmp(lab.client, 'InEchoReps'),
+    ])
+  const renewals = () => times(far, /Control Channel: TLSv/)
+  // An end may be so late with its device that the first one finds it busy.
+  if (wanted.transport === 'udp') await until('a renewal', () => renewals() > 1, PATIENCE_S)
+  const before = [await counters(), renewals()] as const
+  const sent = SECONDS[wanted.transport] / INTERVAL_S
+  const args = ['-n', '-q', '-i', String(INTERVAL_S), '-c', String(sent), '-W', '10', SERVER_VPN]
+  await run('ip', ['netns', 'exec', lab.client.name, 'ping', ...args])
+  const [got, answered, came] = (await counters()).map((after, i) => after - before[0][i]!)
+  return { echoes: [sent, got!, answered!, came!], renewals: renewals() - before[1] }
+}
+
+function kindOf(netns: TestNetns): string {
+  return /^ {4}(ovpn|tun) /m.exec(netns.ip('-d link show dev tun0'))?.[1] ?? 'none'
+}
+
 if (import.meta.main) {
-  const [which, v26, v27] = process.argv.slice(2)
-  const shown = await tunnel(TUNNELS[Number(which)]!, { '2.6': v26!, '2.7': v27! })
-  writeSync(1, `${JSON.stringify(shown)}\n`)
+  const [v26, v27] = process.argv.slice(2)
+  for (const wanted of TUNNELS) {
+    const lab = openLab()
+    try {
+      const session = await begin(wanted, lab, { '2.6': v26!, '2.7': v27! })
+      const tunnel: Tunnel = {
+        ...wanted,
+        kinds: [kindOf(lab.server), kindOf(lab.client)],
+        ...(await renewed(session)),
+        up: await iperf(lab, 1),
+        down: await iperf(lab, 1, true),
+        sessions: times(session.near, STARTED),
+      }
+      writeSync(1, `${JSON.stringify(tunnel)}\n`)
+    } finally {
+      await lab.close()
+    }
+  }
   process.exit(0)
 }

@@ -2,6 +2,8 @@
  * The user-space driver, of every kind that tests know, and the kernel's, on the same scenarios: every reply, errno,
  * notification, counter and packet compared, step by step. What differs on purpose stands in deliberate.ts, and with the same reasons in docs/API.md.
  */
+// Its machine waits half of the time, as keepalives do.
+// npm test: load 0.7
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { readFileSync } from 'node:fs'
