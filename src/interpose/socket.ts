@@ -6,7 +6,7 @@
 import type { Channel, ChannelOption } from '../driver/channel.ts'
 import { GENL_ID_CTRL } from '../netlink/control.ts'
 import { type Message, message, messages, NLM_F, NLMSG, readAnswer } from '../netlink/message.ts'
-import { encodeLink, RTM } from '../netlink/route.ts'
+import { decodeLink, encodeLink, RTM } from '../netlink/route.ts'
 import { E, SOCKADDR_NL } from '../platform/layout.ts'
 import { openLibc } from '../platform/libc.ts'
 import type { RelaySocket } from '../platform/relay.ts'
@@ -203,14 +203,14 @@ export class VirtualSocket {
     return first !== undefined && this.#options.families.has(first.type)
   }
 
-  #isOurs({ type, flags }: Message): boolean {
+  #isOurs({ type, flags, payload }: Message): boolean {
     if (this.#driverGone) return false
     const { channel, families } = this.#options
     const isDump = (flags & NLM_F.DUMP) === NLM_F.DUMP
     if (channel.protocol === 'generic') {
       return families.has(type) || (type === GENL_ID_CTRL && !isDump)
     }
-    return type === RTM.NEWLINK || type === RTM.DELLINK
+    return (type === RTM.NEWLINK || type === RTM.DELLINK) && isWellFormed(payload)
   }
 
   /** The kernel answers what it knows of all links and families, and kernel-answers.ts what it does not. */
@@ -344,6 +344,16 @@ export class VirtualSocket {
     if (typeof name === 'number') return
     const port = new DataView(name.buffer).getUint32(SOCKADDR_NL.pid, true)
     if (port !== 0 && port !== channel.portId) void this.#tell('port-id', port)
+  }
+}
+
+/** Whether it is a request about a link that can be read. The kernel has errors of its own for others. */
+function isWellFormed(payload: Uint8Array): boolean {
+  try {
+    decodeLink(payload)
+    return true
+  } catch {
+    return false
   }
 }
 

@@ -116,6 +116,8 @@ const PLAIN_OPTIONS = [2, 7, 8, 12, 16, 20, 21, 29]
 /** SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_MARK: for CAP_NET_ADMIN. */
 const PRIVILEGED_OPTIONS = [32, 33, 36]
 const SOL_NETLINK = 270
+/** The longest address there is: a `sockaddr_storage`. */
+const SOCKADDR_BYTES = 128
 const NETLINK_LISTEN_ALL_NSID = 8
 /** Each takes three descriptors here; the driver needs its own. */
 const MAX_SOCKETS = 4096
@@ -236,9 +238,9 @@ export class Supervisor {
       case 'recvmmsg':
         return this.#receive(served, call)
       case 'bind':
-        return socket.bind(readMemory(tid, args[1]!, Math.min(ints[2]!, SOCKADDR_NL.size)))
+        return socket.bind(addressOf(call))
       case 'connect':
-        return relay.connect(readMemory(tid, args[1]!, Math.min(ints[2]!, SOCKADDR_NL.size)))
+        return relay.connect(addressOf(call))
       case 'getsockname': {
         const own = relay.name()
         return typeof own === 'number' ? own : writeAddress(tid, own, args[1]!, args[2]!)
@@ -246,10 +248,13 @@ export class Supervisor {
       case 'setsockopt': {
         const [, level, option, , length] = ints as [number, number, number, number, number]
         if (length < 0 || length > 4096) return -E.EINVAL
+        if (level !== SOL_SOCKET && level !== SOL_NETLINK) return -ENOPROTOOPT
         const refused = level === SOL_SOCKET ? refusalOf(tid, option) : 0
         if (refused < 0) return refused
         if (level === SOL_NETLINK && option === NETLINK_LISTEN_ALL_NSID) return -E.EPERM
-        return socket.setOption(level, option, readMemory(tid, args[3]!, length))
+        // The kernel looks at no fewer bytes than a number has.
+        const value = length < 4 ? new Uint8Array(length) : readMemory(tid, args[3]!, length)
+        return socket.setOption(level, option, value)
       }
       case 'getsockopt':
         return this.#getOption(served, call)
@@ -608,6 +613,13 @@ function flagsFor({ nr, ints }: TrappedCall): number {
   const { recvmsg, recvfrom, recvmmsg } = architecture!.calls
   if (nr === recvmsg) return ints[2]!
   return nr === recvfrom || nr === recvmmsg ? ints[3]! : 0
+}
+
+/** What bind() and connect() are given. @throws OsError */
+function addressOf({ tid, args, ints }: TrappedCall): Uint8Array {
+  const length = ints[2]!
+  if (length < 0 || length > SOCKADDR_BYTES) throw new OsError(E.EINVAL, 'bind', 'no address')
+  return readMemory(tid, args[1]!, length).subarray(0, SOCKADDR_NL.size)
 }
 
 /** Milliseconds that recvmmsg() is given at most. The kernel looks only when something comes; here it is the end. @throws OsError */

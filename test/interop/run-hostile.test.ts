@@ -11,6 +11,8 @@ import { programs, STARTED, until, withoutProgram } from './programs.ts'
 import { keeperIsThere, supervisorOf } from './supervisor.ts'
 
 const FILE = fileURLToPath(new URL('./hostile.ts', import.meta.url))
+const SEQUENCES = fileURLToPath(new URL('./sequences.ts', import.meta.url))
+const SEEDS = ['1', '2', '3']
 /** How the shell below calls it. */
 const HOSTILE = '"$0" "$1"'
 /** The shell's netlink is served still. */
@@ -38,6 +40,21 @@ describe('ovpn run with a hostile program', { skip: withoutNamespaces }, () => {
       const { status, stdout, stderr } = await run('ip', argumentsOf(script))
       assert.equal(status, 0, stderr)
       assert.match(stdout, /survived\n^vpn0 .*UP/m)
+    })
+  }
+
+  for (const seed of SEEDS) {
+    it(`answers as the kernel does what does not concern the driver: sequence ${seed}`, async () => {
+      const lines = async (...through: string[]) => {
+        const args = ['netns', 'exec', netns.name, ...through, process.execPath, SEQUENCES, seed]
+        const { stdout, stderr } = await run('ip', args)
+        const found = stdout.split('\n')
+        assert.ok(found.length > 1000, stderr)
+        return found
+      }
+      const plain = await lines()
+      const under = await lines(OVPN, 'run')
+      for (const [i, line] of plain.entries()) assert.equal(under[i], line, `call ${i}`)
     })
   }
 
