@@ -112,7 +112,11 @@ export function prepare(supervisor: readonly string[]): void {
         : error.message,
     )
   }
-  sendFd(estate.own, listener)
+  try {
+    sendFd(estate.own, listener)
+  } catch {
+    // Nobody is there any more; the connection tells.
+  }
   openLibc().close(estate.own)
   peer.send(String(listener))
   const go = peer.receive()
