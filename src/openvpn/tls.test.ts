@@ -444,7 +444,11 @@ describe('settings', () => {
     [{ key: client.key }, /not that of the certificate/, "another certificate's key"],
     [{ key: 'nonsense' }, /key is no PEM/, 'no key'],
     [{ certificate: 'nonsense' }, /certificate is no PEM/, 'no certificate'],
-    [{ ciphers: 'NONE-SUCH' }, /no cipher of that name/, 'unknown cipher'],
+    [
+      { ciphers: 'NONE-SUCH' },
+      /^tls-cipher: none of NONE-SUCH is known .* remove the line/,
+      'unknown cipher',
+    ],
     [{ groups: 'none-such' }, /no group of that name: none-such/, 'unknown group'],
     [
       { certificate: undefined, key: undefined, pkcs12: Buffer.from('nonsense') },

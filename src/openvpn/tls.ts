@@ -126,7 +126,10 @@ export function opensslNames(list: string): string {
     .join(':')
 }
 
-function settingsProblem(error: Error, { certificate, groups, pkcs12 }: TlsSettings): string {
+function settingsProblem(
+  error: Error,
+  { certificate, ciphers, groups, pkcs12 }: TlsSettings,
+): string {
   const text = `${'code' in error ? error.code : ''} ${error.message}`
   const file = pkcs12 === undefined ? 'key' : 'pkcs12 file'
   const reasons: [pattern: RegExp, reason: string][] = [
@@ -139,7 +142,10 @@ function settingsProblem(error: Error, { certificate, groups, pkcs12 }: TlsSetti
       /UNSUPPORTED_ALGORITHM/,
       'keys of this kind cannot be used: RSA, P-256, P-384, P-521 and Ed25519 can',
     ],
-    [/NO_CIPHER_MATCH|no cipher match/i, 'there is no cipher of that name'],
+    [
+      /NO_CIPHER_MATCH|no cipher match/i,
+      `tls-cipher: none of ${ciphers} is known to TLS here, which has no DHE; remove the line: both ends then choose the best they have`,
+    ],
     [/ECDH curve/i, `there is no group of that name: ${groups}`],
     [/PKCS12|PFX|not enough data/i, 'that is no pkcs12 file that can be read'],
     [

@@ -82,7 +82,12 @@ export class Fields {
     const { command } = setting.args
     const [program] = splitLine(command)
     if (program?.startsWith('/') && this.#isMissing(program)) {
-      this.settings.problem('file', setting.place, `${name}: there is no program '${program}'`)
+      // What distributions of OpenVPN bring for it.
+      const remedy = /resolv|dns/.test(program)
+        ? "; DNS is set without one here: remove the lines 'up' and 'down' that name it"
+        : ''
+      const message = `${name}: there is no program '${program}'${remedy}`
+      this.settings.problem('file', setting.place, message)
     }
     return command
   }
