@@ -75,6 +75,18 @@ describe('Timers', () => {
     assert.deepEqual(called, [1])
   })
 
+  it('keeps nothing of an owner that was removed, or whose deadline was replaced', () => {
+    const timers = new Timers<Owner>()
+    const [first, second] = [new Owner(1), new Owner(2)]
+    schedule(timers, first, 10)
+    schedule(timers, second, 40)
+    timers.remove(first)
+    assert.equal(timers.next(), 40)
+    schedule(timers, second, 20)
+    timers.remove(second)
+    assert.equal(timers.next(), Infinity)
+  })
+
   it('calls an owner that was removed and came back at its new deadline', () => {
     const timers = new Timers<Owner>()
     const owner = new Owner(1)

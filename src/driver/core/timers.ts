@@ -9,24 +9,38 @@ interface Timed {
   deadline(): Millis
 }
 
+interface Entry<T> {
+  at: Millis
+  owner: T
+  /** Where it is in the heap. */
+  place: number
+}
+
 export class Timers<T extends Timed> {
-  readonly #heap: { at: Millis; owner: T }[] = []
-  readonly #scheduled = new Map<T, { at: Millis; owner: T }>()
+  readonly #heap: Entry<T>[] = []
+  readonly #entries = new Map<T, Entry<T>>()
 
   /** To be called when an owner's deadline may have moved earlier, and for a new owner. */
   schedule(owner: T): void {
     const at = owner.deadline()
-    const old = this.#scheduled.get(owner)
+    const old = this.#entries.get(owner)
     if (old !== undefined && old.at <= at) return
-    this.#scheduled.delete(owner)
+    this.remove(owner)
     if (at === Infinity) return
-    const entry = { at, owner }
-    this.#scheduled.set(owner, entry)
-    this.#push(entry)
+    const entry = { at, owner, place: this.#heap.length }
+    this.#entries.set(owner, entry)
+    this.#rise(entry, entry.place)
   }
 
+  /** Nothing is kept of it: owners come and go faster than their deadlines. */
   remove(owner: T): void {
-    this.#scheduled.delete(owner) // its heap entry is passed over when it comes up
+    const entry = this.#entries.get(owner)
+    if (entry === undefined) return
+    this.#entries.delete(owner)
+    const last = this.#heap.pop()!
+    if (last === entry) return
+    this.#sink(last, entry.place)
+    this.#rise(last, last.place)
   }
 
   /** The earliest deadline known; early by as much as an owner's has moved since. */
@@ -40,42 +54,43 @@ export class Timers<T extends Timed> {
    */
   run(now: Millis, due: (owner: T) => void): void {
     for (let top = this.#heap[0]; top !== undefined && top.at <= now; top = this.#heap[0]) {
-      this.#pop()
-      if (this.#scheduled.get(top.owner) !== top) continue
-      this.#scheduled.delete(top.owner)
-      if (top.owner.deadline() > now) {
-        this.schedule(top.owner)
-        continue
-      }
-      due(top.owner)
+      const { owner } = top
+      this.remove(owner)
+      if (owner.deadline() > now) this.schedule(owner)
+      else due(owner)
     }
   }
 
-  #push(entry: { at: Millis; owner: T }): void {
-    const heap = this.#heap
-    let i = heap.push(entry) - 1
-    while (i > 0) {
-      const parent = (i - 1) >> 1
-      if (heap[parent]!.at <= entry.at) break
-      heap[i] = heap[parent]!
-      i = parent
+  /** Puts `entry` at `place`, or above as far as it is earlier. */
+  #rise(entry: Entry<T>, place: number): void {
+    let at = place
+    while (at > 0) {
+      const parent = (at - 1) >> 1
+      const above = this.#heap[parent]!
+      if (above.at <= entry.at) break
+      this.#put(above, at)
+      at = parent
     }
-    heap[i] = entry
+    this.#put(entry, at)
   }
 
-  #pop(): void {
+  /** Puts `entry` at `place`, or below as far as it is later. */
+  #sink(entry: Entry<T>, place: number): void {
     const heap = this.#heap
-    const last = heap.pop()!
-    if (heap.length === 0) return
-    let i = 0
+    let at = place
     for (;;) {
-      let child = 2 * i + 1
+      let child = 2 * at + 1
       if (child >= heap.length) break
       if (child + 1 < heap.length && heap[child + 1]!.at < heap[child]!.at) child++
-      if (heap[child]!.at >= last.at) break
-      heap[i] = heap[child]!
-      i = child
+      if (heap[child]!.at >= entry.at) break
+      this.#put(heap[child]!, at)
+      at = child
     }
-    heap[i] = last
+    this.#put(entry, at)
+  }
+
+  #put(entry: Entry<T>, place: number): void {
+    this.#heap[place] = entry
+    entry.place = place
   }
 }
