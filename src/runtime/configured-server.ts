@@ -72,6 +72,8 @@ export interface ConfiguredServer extends RunningServer {
 }
 
 const TOKEN_KEY_BYTES = 32
+/** Of this process, in seconds, for scripts. */
+const STARTED = Math.floor((Date.now() - performance.now()) / 1000)
 
 /** Rejects with what is wrong with keys and certificates, or what the system refuses. */
 export async function openConfiguredServer(
@@ -103,6 +105,7 @@ export async function openConfiguredServer(
       environment: () => serverEnvironment(config, running),
       run: (command, environment) => runScript(command, { environment }),
       read: fileWatch.read,
+      date: realClock.date,
       temporaryFile: (content) => createTemporaryFile(config.tmpDir, content),
       log,
     }),
@@ -203,7 +206,11 @@ export async function openConfiguredServer(
   }
   const script = async (command: string | undefined, type: string, ...args: string[]) => {
     if (command === undefined) return true
-    const environment = { ...serverEnvironment(config, running), script_type: type }
+    const environment = {
+      ...Object.fromEntries(config.environment),
+      ...serverEnvironment(config, running),
+      script_type: type,
+    }
     const { status, output } = await runScript([...(parseOption(command) ?? []), ...args], {
       environment,
     })
@@ -373,10 +380,14 @@ function serverEnvironment(
   return {
     ...(running !== undefined && { dev: running.data.name }),
     dev_type: 'tun',
+    script_context: 'init',
     config: config.file,
     verb: String(verb),
     tun_mtu: String(tunMtu),
+    daemon: '0',
+    daemon_log_redirect: config.log === undefined ? '0' : '1',
     daemon_pid: String(process.pid),
+    daemon_start_time: String(STARTED),
     ...(ifconfig !== undefined && {
       ifconfig_local: ifconfig.local,
       ifconfig_netmask: ifconfig.netmask,
@@ -385,7 +396,13 @@ function serverEnvironment(
       ifconfig_ipv6_local: ifconfigIpv6.local.address,
       ifconfig_ipv6_netbits: String(ifconfigIpv6.local.prefix),
     }),
-    ...Object.fromEntries(listeners.map(({ port }, i) => [`local_port_${i + 1}`, String(port)])),
+    ...Object.fromEntries(
+      listeners.flatMap(({ port, protocol }, i) => [
+        [`local_port_${i + 1}`, String(port)],
+        [`remote_port_${i + 1}`, String(port)],
+        [`proto_${i + 1}`, protocol],
+      ]),
+    ),
   }
 }
 

@@ -155,12 +155,12 @@ describe('the network of our client', { skip: withoutProgram('2.6') }, () => {
     const end = `${address} 10.8.0.1`
     const { server } = peers.lab.hosts[0]!
     assert.deepEqual(told.trim().split('\n'), [
-      `ipchange [${server.ipv4}] 1194 ${end}`,
+      `ipchange [AF_INET]${server.ipv4} 1194 ${end}`,
       `up ovpn0 1500 0 ${address} 255.255.255.0 init ${end}`,
       `route-up  ${end}`,
       `dns-up  ${end}`,
       `dns-down  ${end}`,
-      `route-pre-down  ${end}`,
+      `route-pre-down ovpn0 1500 0 ${address} 255.255.255.0 init ${end}`,
       `down ovpn0 1500 0 ${address} 255.255.255.0 init ${end}`,
     ])
   })

@@ -96,7 +96,7 @@ describe('ovpn server', { skip: withoutProgram('2.6') }, () => {
     await client.says(STARTED)
     assert.equal(read('shown'), 'alice\nlook&ing glass\n')
     assert.deepEqual(read('tls-verify.args').trim().split('\n'), ['1 CN=authority', '0 CN=client'])
-    const told = variables('auth-user-pass-verify')
+    const told = variables('user-pass-verify')
     assert.equal(told.get('common_name'), 'client')
     assert.equal(told.get('username'), 'alice')
     assert.equal(told.get('untrusted_ip'), '192.0.2.2')
@@ -152,9 +152,9 @@ describe('ovpn server', { skip: withoutProgram('2.6') }, () => {
     await until('no thread has more than it needs', () => !tasks().some(excess), SECONDS)
     peers.write('login', 'alice\nsecret\n')
     // Root's from another test: nobody could not write there.
-    rmSync(join(folder, 'auth-user-pass-verify.args'), { force: true })
-    rmSync(join(folder, 'auth-user-pass-verify.env'), { force: true })
-    const calls = () => read('auth-user-pass-verify.args').trim().split('\n').length
+    rmSync(join(folder, 'user-pass-verify.args'), { force: true })
+    rmSync(join(folder, 'user-pass-verify.env'), { force: true })
+    const calls = () => read('user-pass-verify.args').trim().split('\n').length
     const client = peers.client('2.6', 2, [...identity('client'), `auth-user-pass ${folder}/login`])
     await client.says(STARTED)
     assert.equal(await ping('10.8.2.1'), 3)

@@ -181,6 +181,8 @@ export class Client {
   /** Made while a connection comes about; the end waits for it. */
   #joining: Promise<void> = Promise.resolve()
   #pushedOptions: readonly string[] = []
+  /** The server's certificates, as it showed them last. */
+  #serverChain: readonly Uint8Array[] = []
   #exitsOnSilence = false
   #verdict: Verdict | undefined
   /** What can be tried, after the last failure. */
@@ -511,7 +513,10 @@ export class Client {
           const name = STATES[stage]
           if (name !== undefined) this.#events.state(name)
         },
-        verify: (peer) => this.#world.verify(peer),
+        verify: (peer) => {
+          this.#serverChain = peer.chain
+          return this.#world.verify(peer)
+        },
         pushed: (pushed) => {
           this.#joining = this.#join(attempt, joined, pushed).catch((error: unknown) => {
             if (error instanceof Finished) this.#verdict ??= error.verdict
@@ -650,6 +655,7 @@ export class Client {
       entry,
       device: this.#tunnel.data.name,
       server: link.path.remote,
+      serverChain: this.#serverChain,
       options,
       plan,
       netGateway: network.defaultHop(4)?.gateway,

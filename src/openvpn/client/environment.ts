@@ -2,6 +2,7 @@
  * What scripts of a client are told, under OpenVPN's names. Whatever a server chose is cleaned: no value begins a line of its own.
  * Source: openvpn(8), "Environmental variables"; OpenVPN's src/openvpn/init.c, route.c and dns.c.
  */
+import { certificateEnvironment, parseCertificate } from '../certificate.ts'
 import type { ClientConfig, ConnectionEntry } from '../config/client-config.ts'
 import type { NetworkOptions } from '../config/network.ts'
 import { ipv4ToNumber, maskToPrefix, numberToIpv4 } from '../config/values.ts'
@@ -16,6 +17,8 @@ export interface ScriptSubject {
   readonly entry: ConnectionEntry
   readonly device: string
   readonly server: Endpoint
+  /** Its certificates, its own first. */
+  readonly serverChain: readonly Uint8Array[]
   readonly options: NetworkOptions
   readonly plan: NetworkPlan
   /** Where the default route led without the tunnel. */
@@ -56,6 +59,7 @@ export function scriptEnvironment(subject: ScriptSubject): Environment {
     untrusted_port: String(server.port),
     ...(username !== '' && { username }),
     ...(subject.password !== undefined && { password: subject.password }),
+    ...serverVariables(subject.serverChain),
     ...addressVariables(options),
     ...routeVariables(options, netGateway),
     ...dnsVariables(options),
@@ -72,6 +76,12 @@ export function interfaceParameters(
 ): string[] {
   const { local, remote } = options.ifconfig ?? { local: '', remote: '' }
   return [device, String(plan.mtu), '0', local, remote, context]
+}
+
+function serverVariables(chain: readonly Uint8Array[]): Environment {
+  const environment = certificateEnvironment(chain.map(parseCertificate))
+  const { X509_0_CN: commonName } = environment
+  return { ...environment, ...(commonName !== undefined && { common_name: commonName }) }
 }
 
 function addressVariables({ ifconfig, ifconfigIpv6, topology }: NetworkOptions): Environment {

@@ -149,7 +149,8 @@ export class Tunnel {
   async serverKnown(subject: ScriptSubject): Promise<void> {
     const { address, port } = subject.server
     this.#subject = subject
-    await this.#hook('ipchange', this.#config.ipchange, [`[${address}]`, String(port)])
+    const family = address.includes(':') ? 'AF_INET6' : 'AF_INET'
+    await this.#hook('ipchange', this.#config.ipchange, [`[${family}]${address}`, String(port)])
   }
 
   /** A connection has ended: with `persist-tun` everything stays as it is for the next one. */
@@ -189,7 +190,9 @@ export class Tunnel {
   }
 
   async #disconnectRoutes(): Promise<void> {
-    if (this.#routes.size > 0) await this.#hook('route-pre-down', this.#config.routePreDown)
+    if (this.#routes.size > 0) {
+      await this.#hook('route-pre-down', this.#config.routePreDown, this.#parameters('init'))
+    }
     this.#route([])
   }
 

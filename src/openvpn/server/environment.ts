@@ -28,18 +28,25 @@ export function identityEnvironment(client: ClientIdentity): Environment {
   return environment
 }
 
-/** Of one that has been let in. */
-export function connectedEnvironment(client: ConnectedClient): Environment {
-  const { remote, v4, v6, since } = client
-  const outer = remote.address.includes(':') ? 'trusted_ip6' : 'trusted_ip'
+/** Of one that has shown who it is, and comes now. */
+export function arrivalEnvironment(client: ClientIdentity, since: Date): Environment {
+  const { address, port } = client.remote
   return {
     ...identityEnvironment(client),
-    [outer]: remote.address,
-    trusted_port: String(remote.port),
-    ...(v4 !== undefined && { ifconfig_pool_remote_ip: v4 }),
-    ...(v6 !== undefined && { ifconfig_pool_remote_ip6: v6 }),
+    [address.includes(':') ? 'trusted_ip6' : 'trusted_ip']: address,
+    trusted_port: String(port),
     time_unix: String(Math.floor(since.getTime() / 1000)),
     time_ascii: timeText(since),
+  }
+}
+
+/** Of one that has been let in. */
+export function connectedEnvironment(client: ConnectedClient): Environment {
+  const { v4, v6, since } = client
+  return {
+    ...arrivalEnvironment(client, since),
+    ...(v4 !== undefined && { ifconfig_pool_remote_ip: v4 }),
+    ...(v6 !== undefined && { ifconfig_pool_remote_ip6: v6 }),
   }
 }
 

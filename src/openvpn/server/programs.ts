@@ -12,7 +12,7 @@
 import type { ServerConfig } from '../config/server-config.ts'
 import { type AuthFailure, parseMessage, parsePassword } from '../proto/messages.ts'
 import { parseOption } from '../proto/push.ts'
-import { clean, type Environment, identityEnvironment } from './environment.ts'
+import { arrivalEnvironment, clean, type Environment, identityEnvironment } from './environment.ts'
 import type { AuthDecision, AuthRequest, ClientIdentity } from './policy.ts'
 
 export interface ScriptOutcome {
@@ -33,9 +33,12 @@ export interface ProgramParts {
   readonly environment: () => Environment
   run(command: readonly string[], environment: Environment): Promise<ScriptOutcome>
   temporaryFile(content: string | Uint8Array): TemporaryFile
+  date(): Date
   log(text: string): void
 }
 
+/** What OpenVPN calls `auth-user-pass-verify` in `script_type`. */
+const PASSWORD_TYPE = 'user-pass-verify'
 /** Status of a program that answers later. */
 const DEFERRED = 2
 const RECHECK_MS = 250
@@ -113,7 +116,7 @@ export class Programs {
       auth_pending_file: pending.path,
       auth_failed_reason_file: reason.path,
     }
-    const type = 'auth-user-pass-verify'
+    const type = PASSWORD_TYPE
     try {
       const { status } = await this.run(type, command, secret === undefined ? [] : [secret.path], {
         ...told,
@@ -124,7 +127,7 @@ export class Programs {
         status === DEFERRED
           ? await this.#decidedLater(request, told, control, pending)
           : status === 0
-      return allowed ? { allow: true } : denied(`${type} refuses it`, reason.read())
+      return allowed ? { allow: true } : denied('auth-user-pass-verify refuses it', reason.read())
     } finally {
       for (const file of [control, pending, reason, secret]) file?.remove()
     }
@@ -142,7 +145,7 @@ export class Programs {
     const [settings, deferred] = [temporaryFile(''), temporaryFile('')]
     try {
       const { status } = await this.run('client-connect', command, [settings.path], {
-        ...identityEnvironment(client),
+        ...arrivalEnvironment(client, this.#parts.date()),
         client_connect_deferred_file: deferred.path,
         client_connect_config_file: settings.path,
       })
@@ -193,7 +196,7 @@ export class Programs {
       script_type: type,
     })
     const { status } = outcome
-    const deferred = type === 'auth-user-pass-verify' && status === DEFERRED
+    const deferred = type === PASSWORD_TYPE && status === DEFERRED
     const output = outcome.output === '' ? '' : `: ${clean(outcome.output)}`
     if (status !== 0 && !deferred) {
       this.#parts.log(`${type}: ${words[0]} ended with ${status}${output}`)
