@@ -78,14 +78,13 @@ export const SERVER_VPN6 = 'fd00:8::1'
 /** What OpenVPN says when it has offload. */
 export const OFFLOADED = /DCO device tun\d opened/
 
-/** @param openNetns makes the namespaces: the server's, then those of hosts as they are added */
-export function openLab(openNetns: (part: string) => TestNetns = openTestNetns): Lab {
-  const server = openNetns('runs')
+export function openLab(): Lab {
+  const server = openTestNetns('runs')
   const folder = mkdtempSync(join(tmpdir(), 'ovpn-interop-'))
   createAuthority(folder)
   const hosts: Host[] = []
   const addHost = () => {
-    const host = openHost(server, openNetns('runc'), hosts.length)
+    const host = openHost(server, openTestNetns('runc'), hosts.length)
     hosts.push(host)
     return host
   }

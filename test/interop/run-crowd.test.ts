@@ -64,7 +64,9 @@ describe('a crowd at an offloaded OpenVPN 2.6', { skip: withoutProgram('2.6') },
     let stats = ''
     for (let i = 0; i < 30 && !/nclients=1,/.test(stats); i++) {
       await sleep(1000)
-      stats = await management.ask('load-stats')
+      stats = await management
+        .ask('load-stats')
+        .catch((error: Error) => assert.fail(`${error.message}: ${server.stdout.slice(-3000)}`))
     }
     management.close()
     assert.match(stats, /nclients=1,/)
