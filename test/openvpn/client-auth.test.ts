@@ -1,5 +1,7 @@
 /** Passwords, challenges and who manages: our client with a server of OpenVPN 2.6, both steered at their management interfaces. */
 import assert from 'node:assert/strict'
+import { existsSync } from 'node:fs'
+import { connect } from 'node:net'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
 import type { Running } from '../command.ts'
@@ -178,6 +180,52 @@ describe('passwords of our client', { skip: withoutProgram('2.6') }, () => {
     assert.match(stderr, /the server refuses this client: not today/)
     assert.ok(manager.told.some((line) => /^>FATAL:.*not today/.test(line)))
     manager.close()
+  })
+
+  it('leave with who manages, who has a password too and hears of the interface', async () => {
+    const from = server.told.length
+    peers.write('manager.password', 'open sesame\n')
+    const path = join(peers.lab.folder, 'guarded.sock')
+    const client = peers.client('ours', NUMBER, [
+      ...[...identity('client'), 'management guarded.sock unix manager.password'],
+      ...['management-query-passwords', 'management-up-down', 'management-signal'],
+      ...['management-forget-disconnect', 'management-client-user root', 'auth-user-pass'],
+    ])
+    const knock = async (password: string) => {
+      await until('the socket', () => existsSync(path), 40)
+      const socket = connect(path)
+      const said = { text: '', closed: false }
+      socket.setEncoding('utf8')
+      socket.on('data', (text) => {
+        said.text += text
+      })
+      socket.on('close', () => {
+        said.closed = true
+      })
+      await until('to be asked for the password', () => said.text === 'ENTER PASSWORD:', 40)
+      socket.write(`${password}\n`)
+      return { socket, said }
+    }
+    try {
+      const stranger = await knock('sesame')
+      await until('the door to be shut', () => stranger.said.closed, 40)
+      assert.doesNotMatch(stranger.said.text, />INFO/)
+      for (const time of [1, 2]) {
+        const { socket, said } = await knock('open sesame')
+        const hears = (pattern: RegExp) =>
+          until(`${pattern} in ${said.text}`, () => pattern.test(said.text), 40)
+        await hears(/SUCCESS: password is correct\r\n>INFO:OpenVPN Management Interface/)
+        // The second time it has begun anew, and forgotten what it knew, as whoever managed had gone.
+        await hears(/>PASSWORD:Need 'Auth' username\/password/)
+        const asking = time === 1 ? from : server.told.length
+        socket.write('username "Auth" "alice"\npassword "Auth" "secret"\n')
+        await server.ask(`client-auth-nt ${(await asked(asking)).ids}`)
+        await hears(/>UPDOWN:UP\r\n[\s\S]*>UPDOWN:ENV,dev=ovpn0\r\n[\s\S]*>UPDOWN:ENV,END/)
+        socket.destroy()
+      }
+    } finally {
+      await stop(client)
+    }
   })
 
   it('wait for hold release, and for a choice of the server', async () => {
