@@ -239,6 +239,19 @@ describe('the network of our client', { skip: withoutProgram('2.6') }, () => {
       await stop(client)
     }
   })
+
+  it('is set up anew after a restart, though root was given up', async () => {
+    const client = await begin(['user nobody', 'group nogroup'])
+    const former = routes()
+    client.kill('SIGUSR1')
+    await until('it to be connected again', () => count(client) === 2, 40)
+    assert.equal(routes(), former)
+    assert.match(readFileSync(dns, 'utf8'), /^nameserver 10\.8\.0\.1$/m)
+    await answers(peers.lab.client, '10.8.0.1')
+    await stop(client)
+    assert.equal(readFileSync(dns, 'utf8'), DNS_BEFORE)
+    assert.doesNotMatch(routes(), /10\.55\./)
+  })
 })
 
 function count(client: Running): number {
