@@ -60,14 +60,16 @@ export const TUNNELS: Pick<Tunnel, 'server' | 'client' | 'transport'>[] = [
 const PATIENCE_S = 120
 const KEEPALIVE = 'keepalive 1 60'
 /**
- * At both ends: OpenVPN sends with a new key after half of its own `reneg-sec`, and gives the one before up when it begins
- * the next. Over TCP a session must have settled by then: OpenVPN ends it when anything comes for an older key.
+ * Of keys, at both ends: OpenVPN sends with a new one after half of its own `reneg-sec`, and gives the one before up when it begins
+ * the next. It looks whether there is something to do every 15 s only (TLS_MULTI_REFRESH), so with less than that it may do both
+ * at once, and what the other end sends meanwhile is lost with any driver. Over TCP OpenVPN ends a session when anything
+ * comes for an older key. Source: OpenVPN's src/openvpn/ssl.c.
  */
-const RENEWAL_S = { udp: 12, tcp: 20 }
+const RENEWAL_S = 20
 /** Of echo requests: some at each moment of a renewal, and few enough for an emulated processor. */
 const INTERVAL_S = 0.05
 /** Long enough for a renewal to begin and, over UDP, for the new key of the one before to be used. */
-const SECONDS = { udp: 16, tcp: 22 }
+const SECONDS = RENEWAL_S + 2
 
 /** A session that is up. */
 interface Session {
@@ -83,7 +85,7 @@ async function begin(
   commands: { [series: string]: string },
 ): Promise<Session> {
   const { server, client, transport } = wanted
-  const renewal = `reneg-sec ${RENEWAL_S[transport]}`
+  const renewal = `reneg-sec ${RENEWAL_S}`
   const sideOf = ({ series, driver }: End, more: string[]) => {
     const program = commands[series]!
     return { program, offload: driver === 'run', more: ['tun-mtu 1400', renewal, ...more] }
@@ -127,7 +129,7 @@ async function renewed({
   // An end may be so late with its device that the first one finds it busy.
   if (wanted.transport === 'udp') await until('a renewal', () => renewals() > 1, PATIENCE_S)
   const before = [await counters(), renewals()] as const
-  const sent = SECONDS[wanted.transport] / INTERVAL_S
+  const sent = SECONDS / INTERVAL_S
   const args = ['-n', '-q', '-i', String(INTERVAL_S), '-c', String(sent), '-W', '10', SERVER_VPN]
   await run('ip', ['netns', 'exec', lab.client.name, 'ping', ...args])
   const [got, answered, came] = (await counters()).map((after, i) => after - before[0][i]!)
