@@ -17,5 +17,6 @@ export type {
   ClientSettings,
   ConnectedClient,
   Farewell,
+  Reserve,
 } from './openvpn/server/policy.ts'
 export type { StatusClient } from './openvpn/status.ts'

@@ -12,6 +12,7 @@ import type {
   ClientIdentity,
   ConnectedClient,
   Farewell,
+  Reserve,
 } from '../openvpn/server/policy.ts'
 import type { StatusClient } from '../openvpn/status.ts'
 import {
@@ -37,7 +38,11 @@ export interface ServerOptions {
   /** Whether a client may come: asked with its credentials, and again when keys are renewed. */
   readonly authenticate?: (request: AuthRequest) => Promise<AuthDecision>
   /** What an authenticated client gets: addresses, networks behind it, options; or a refusal. */
-  readonly admit?: (client: ClientIdentity, signal: AbortSignal) => Promise<AuthDecision>
+  readonly admit?: (
+    client: ClientIdentity,
+    signal: AbortSignal,
+    reserve: Reserve,
+  ) => Promise<AuthDecision>
 }
 
 export interface ServerEvents {

@@ -45,12 +45,7 @@ const LEFT_OUT: [scripts: RegExp, names: RegExp, why: string][] = [
   [/./, /^(redirect_gateway|signal|route_net_gateway)$/, 'empty, or of how a process ends'],
   [/./, /^ifconfig_ipv6_remote$/, 'its own address once more'],
   [/^client-/, /^auth_(control|failed_reason|pending)_file$/, 'of a script that has ended'],
-  [
-    /^client-connect$/,
-    /^ifconfig_pool_/,
-    'an address is taken when the script has let the client in',
-  ],
-  [/^client-disconnect$/, /^ifconfig_pool_(netmask|local_ip6|ip6_netbits)$/, 'the server’s own'],
+  [/^client-(dis)?connect$/, /^ifconfig_pool_(netmask|local_ip6|ip6_netbits)$/, 'the server’s own'],
 ]
 
 /** Of each script: its parameters at each call, and the names of its variables at the last. */

@@ -249,6 +249,41 @@ describe('limits', () => {
 describe('a policy', () => {
   const login = { username: 'alice', password: 'secret' }
 
+  it('knows the addresses before it lets a client in; refused, they are the next one’s', async () => {
+    const v4 = { address: '10.8.0.1', prefix: 29, pool: { first: '10.8.0.2', last: '10.8.0.2' } }
+    const reserved: [name: string, v4: string | undefined][] = []
+    const net = await ServerNet.open({
+      settings: { v4 },
+      policy: {
+        admit: async ({ commonName }, _signal, reserve) => {
+          reserved.push([commonName, reserve({})?.v4])
+          if (commonName === 'refused') {
+            return { allow: false, failure: { reason: 'denied', text: '' } }
+          }
+          if (commonName !== 'moved') return { allow: true }
+          // What is answered counts, whatever was held before.
+          return { allow: true, settings: { v4: '10.8.0.6' } }
+        },
+      },
+    })
+    const clients: SimClient[] = []
+    for (const name of ['refused', 'moved', 'taken', 'late']) {
+      clients.push(net.client(name))
+      await net.pass(20 * SECOND)
+    }
+    assert.deepEqual(reserved, [
+      ['refused', '10.8.0.2'],
+      ['moved', '10.8.0.2'],
+      ['taken', '10.8.0.2'],
+      ['late', undefined],
+    ])
+    assert.deepEqual(
+      clients.map((client) => isConnected(client) && addressOf(client)),
+      [false, '10.8.0.6', '10.8.0.2', false],
+    )
+    await net.end()
+  })
+
   it('may take its time: nobody else waits for it', async () => {
     const net = await ServerNet.open({
       policy: {

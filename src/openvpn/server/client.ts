@@ -462,17 +462,17 @@ export class ServerClient implements ClientIdentity {
     if (decision.commonName !== undefined) this.commonName = decision.commonName
     this.#token = decision.token
     this.#inherit(await this.#host.claim(this))
-    const asked = policy.admit?.(this, this.#gone.signal)
+    const first = decision.settings ?? {}
+    const asked = policy.admit?.(this, this.#gone.signal, (more) =>
+      this.#reserve(merge(first, more)),
+    )
     const admitted = asked === undefined ? decision : await this.#unlessGone(asked)
     if (this.#stage !== 'deciding') return
     if (!admitted.allow) {
       this.refuse(admitted.failure, admitted.why ?? 'not admitted')
       return
     }
-    this.#settings =
-      admitted === decision
-        ? (decision.settings ?? {})
-        : merge(decision.settings ?? {}, admitted.settings ?? {})
+    this.#settings = admitted === decision ? first : merge(first, admitted.settings ?? {})
     if (this.#settings.username !== undefined) this.username = this.#settings.username
     this.#tryToJoin()
   }
@@ -486,6 +486,22 @@ export class ServerClient implements ClientIdentity {
     this.#peerId = peerId
     this.#lease = lease
     peer.handTo(this.#dataEvents())
+  }
+
+  /**
+   * The addresses that it has, or now holds, by these settings. Those in use by its former session stay as they are until it joins, and
+   * what it will have in their place is told as far as it is known.
+   */
+  #reserve({ v4, v6 }: ClientSettings): Lease | undefined {
+    const { pool, settings } = this.#host
+    const fixed = { ...(v4 !== undefined && { v4 }), ...(v6 !== undefined && { v6 }) }
+    if (this.#lease !== undefined) {
+      if (fits(this.#lease, fixed)) return this.#lease
+      if (this.#estate !== undefined) return { ...this.#lease, ...fixed }
+      pool.release(this.#lease)
+    }
+    this.#lease = pool.acquire(settings.duplicateCn ? undefined : this.commonName, fixed)
+    return this.#lease
   }
 
   async #renew(keyId: number, username: string, password: string): Promise<Decision> {
@@ -561,7 +577,7 @@ export class ServerClient implements ClientIdentity {
   }
 
   async #join(): Promise<void> {
-    const { settings, data, pool } = this.#host
+    const { settings, data } = this.#host
     const own = this.#settings ?? {}
     const { dataCiphers } = settings
     const fallback = own.dataCiphersFallback ?? settings.dataCiphersFallback
@@ -589,12 +605,8 @@ export class ServerClient implements ClientIdentity {
       this.#estate = undefined
       this.#counters = undefined
     }
-    this.#lease ??= pool.acquire(settings.duplicateCn ? undefined : this.commonName, {
-      ...(own.v4 !== undefined && { v4: own.v4 }),
-      ...(own.v6 !== undefined && { v6: own.v6 }),
-    })
     this.#peerId ??= this.#host.takePeerId()
-    const [lease, peerId] = [this.#lease, this.#peerId]
+    const [lease, peerId] = [this.#reserve(own), this.#peerId]
     if (lease === undefined || peerId === undefined) {
       const text = 'there is no address left for you'
       this.refuse({ reason: 'temporary', text }, 'no address is free')

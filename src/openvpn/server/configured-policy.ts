@@ -27,6 +27,7 @@ import type {
   ConnectedClient,
   Farewell,
   Network,
+  Reserve,
   ServerPolicy,
 } from './policy.ts'
 import { type ProgramParts, Programs } from './programs.ts'
@@ -106,7 +107,11 @@ export class ConfiguredPolicy implements ServerPolicy {
     return issued === undefined ? decision : { ...decision, token: issued }
   }
 
-  async admit(client: ClientIdentity, signal: AbortSignal): Promise<AuthDecision> {
+  async admit(
+    client: ClientIdentity,
+    signal: AbortSignal,
+    reserve: Reserve,
+  ): Promise<AuthDecision> {
     const { config, program } = this.#parts
     let settings: ClientSettings = {}
     const file = this.#clientFile(client.commonName)
@@ -119,13 +124,18 @@ export class ConfiguredPolicy implements ServerPolicy {
       settings = settingsOf(file)
     }
     if (config.clientConnect !== undefined) {
-      const text = await this.#programs.clientConnect(config.clientConnect, client, signal)
+      const text = await this.#programs.clientConnect(
+        config.clientConnect,
+        client,
+        reserve(settings),
+        signal,
+      )
       if (text === undefined) return refused('', 'client-connect refuses it')
       const written = this.#parse(text, 'client-connect')
       if (written.disable) return refused('this client is disabled', 'disable, of client-connect')
       settings = merge(settings, settingsOf(written))
     }
-    const asked = await program.admit?.(client, signal)
+    const asked = await program.admit?.(client, signal, (more) => reserve(merge(settings, more)))
     if (asked?.allow === false) return asked
     return { allow: true, settings: merge(settings, asked?.settings ?? {}) }
   }

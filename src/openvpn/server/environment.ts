@@ -42,9 +42,17 @@ export function arrivalEnvironment(client: ClientIdentity, since: Date): Environ
 
 /** Of one that has been let in. */
 export function connectedEnvironment(client: ConnectedClient): Environment {
-  const { v4, v6, since } = client
+  return { ...arrivalEnvironment(client, client.since), ...leaseEnvironment(client) }
+}
+
+interface Addresses {
+  readonly v4: string | undefined
+  readonly v6: string | undefined
+}
+
+/** Of the addresses that it has, or will have. */
+export function leaseEnvironment({ v4, v6 }: Partial<Addresses>): Environment {
   return {
-    ...arrivalEnvironment(client, since),
     ...(v4 !== undefined && { ifconfig_pool_remote_ip: v4 }),
     ...(v6 !== undefined && { ifconfig_pool_remote_ip6: v6 }),
   }

@@ -3,6 +3,7 @@
  * their time: nobody else waits for it.
  */
 import type { PushChange } from '../config/client-settings.ts'
+import type { Lease } from '../ip-pool.ts'
 import type { AuthFailure } from '../proto/messages.ts'
 import type { Millis } from '../proto/reliable.ts'
 import type { PeerCertificates } from '../proto/tls-engine.ts'
@@ -92,6 +93,9 @@ export interface Farewell {
   readonly seconds: number
 }
 
+/** Addresses for a client that is being let in: see `admit`. */
+export type Reserve = (settings: ClientSettings) => Lease | undefined
+
 export interface ServerPolicy {
   /** Why a tls-crypt-v2 key with this metadata (type and data) will not do; asked before TLS begins. Undefined: it will. */
   refusesKey?(metadata: Uint8Array): Promise<string | undefined>
@@ -101,8 +105,14 @@ export interface ServerPolicy {
   authenticate?(request: AuthRequest): Promise<AuthDecision>
   /** Ask it of clients without credentials, too. */
   readonly decidesAll?: boolean
-  /** What an authenticated client gets beside what `authenticate` said; `commonName` and `token` are not looked at. */
-  admit?(client: ClientIdentity, signal: AbortSignal): Promise<AuthDecision>
+  /**
+   * What an authenticated client gets beside what `authenticate` said; `commonName` and `token` are not looked at.
+   *
+   * @param reserve
+   * Holds the addresses that it will have with these settings, and tells them; undefined where none are free. The last word on
+   * them is the settings that are answered.
+   */
+  admit?(client: ClientIdentity, signal: AbortSignal, reserve: Reserve): Promise<AuthDecision>
   connected?(client: ConnectedClient): void
   rekeyed?(client: ConnectedClient, keyId: number): void
   floated?(client: ConnectedClient): void

@@ -10,9 +10,16 @@
  *     client-connect          a file for settings                 status 0; with `2` in its deferred file: `1` there, later
  */
 import type { ServerConfig } from '../config/server-config.ts'
+import type { Lease } from '../ip-pool.ts'
 import { type AuthFailure, parseMessage, parsePassword } from '../proto/messages.ts'
 import { parseOption } from '../proto/push.ts'
-import { arrivalEnvironment, clean, type Environment, identityEnvironment } from './environment.ts'
+import {
+  arrivalEnvironment,
+  clean,
+  type Environment,
+  identityEnvironment,
+  leaseEnvironment,
+} from './environment.ts'
 import type { AuthDecision, AuthRequest, ClientIdentity } from './policy.ts'
 
 export interface ScriptOutcome {
@@ -139,6 +146,7 @@ export class Programs {
   async clientConnect(
     command: string,
     client: ClientIdentity,
+    lease: Lease | undefined,
     signal: AbortSignal,
   ): Promise<string | undefined> {
     const { temporaryFile } = this.#parts
@@ -146,6 +154,7 @@ export class Programs {
     try {
       const { status } = await this.run('client-connect', command, [settings.path], {
         ...arrivalEnvironment(client, this.#parts.date()),
+        ...leaseEnvironment(lease ?? {}),
         client_connect_deferred_file: deferred.path,
         client_connect_config_file: settings.path,
       })
