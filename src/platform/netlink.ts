@@ -93,7 +93,6 @@ export function openNetlink(
     'socket',
     `cannot open a netlink socket of protocol ${protocol}`,
   )
-  const datagram = createDatagram(RECEIVE_BYTES)
   const socket: NetlinkSocket = {
     fd,
     send(message) {
@@ -103,7 +102,7 @@ export function openNetlink(
       check(os.sendmsg(fd, out.header, 0), 'sendmsg', 'cannot send a netlink message')
     },
     receive(timeoutMs) {
-      datagram.aim(RECEIVE_BYTES)
+      const datagram = incoming()
       let got = os.recvmsg(fd, datagram.header, MSG_DONTWAIT)
       if (got === -E.EAGAIN && timeoutMs !== 0 && waitReadable(os, fd, timeoutMs)) {
         got = os.recvmsg(fd, datagram.header, MSG_DONTWAIT)
@@ -400,9 +399,8 @@ function listenTo(os: Syscalls, socket: NetlinkSocket, netns: number): boolean {
  * @throws OsError
  */
 export function receiveNetlink(os: Syscalls, fd: number): Uint8Array | undefined {
-  const datagram = createDatagram(RECEIVE_BYTES)
   for (;;) {
-    datagram.aim(RECEIVE_BYTES)
+    const datagram = incoming()
     const got = os.recvmsg(fd, datagram.header, MSG_DONTWAIT)
     if (got === -E.EAGAIN) return undefined
     if (got === -E.ENOBUFS) continue
@@ -435,6 +433,15 @@ function bareSocket(os: Syscalls, fd: number): NetlinkSocket {
     close,
     [Symbol.dispose]: close,
   }
+}
+
+let shared: ReturnType<typeof createDatagram> | undefined
+
+/** Room for what comes, the same for all sockets of a thread: it is copied before anybody else is called. */
+function incoming(): ReturnType<typeof createDatagram> {
+  shared ??= createDatagram(RECEIVE_BYTES)
+  shared.aim(RECEIVE_BYTES)
+  return shared
 }
 
 /** A `msghdr` to the kernel with one piece of memory. */

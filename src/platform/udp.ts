@@ -377,34 +377,58 @@ function copyRouting(os: Syscalls, from: number, to: number, attempt: string): v
   if (mark !== 0) setOption(os, to, SOL_SOCKET, SO_MARK, mark, attempt)
 }
 
-/**
- * Bytes of the largest packet, IP header included, that goes unfragmented from a socket to an address, as far as this
- * machine knows; undefined where no route leads there.
- *
- * @throws OsError
- */
-export function pathMtu(
-  fd: number,
-  remote: SocketAddress,
-  os: Syscalls = openLibc(),
-): number | undefined {
-  const attempt = `cannot find the path to ${remote.address}`
-  const to = encodeAddress(remote)
-  const netns = socketNetns(fd, os)
-  const open = () => os.socket(to.family, SOCK_DGRAM | SOCK_CLOEXEC, IPPROTO_UDP)
-  try {
-    const probe = check(inNetns(netns, open, os), 'socket', attempt)
+/** Knows the way of a socket's packets, by sockets of its own that nothing is sent from. */
+export class PathProbe implements Disposable {
+  readonly #fd: number
+  readonly #os: Syscalls
+  /** By address family. */
+  readonly #sockets = new Map<number, number>()
+
+  /** @param fd stays open for as long as this is asked */
+  constructor(fd: number, os: Syscalls = openLibc()) {
+    this.#fd = fd
+    this.#os = os
+  }
+
+  /**
+   * Bytes of the largest packet, IP header included, that goes unfragmented from the socket to an address, as far as this
+   * machine knows; undefined where no route leads there.
+   *
+   * @throws OsError
+   */
+  mtu(remote: SocketAddress): number | undefined {
+    const os = this.#os
+    const attempt = `cannot find the path to ${remote.address}`
+    const to = encodeAddress(remote)
+    const probe = this.#sockets.get(to.family) ?? this.#open(to.family, attempt)
+    copyRouting(os, this.#fd, probe, attempt) // anew: the kernel forgets the device at the end of a connection
     try {
-      copyRouting(os, fd, probe, attempt)
       if (os.connect(probe, to.block.base, to.length) < 0) return undefined
       return to.family === AF_INET6
         ? getOption(os, probe, IPPROTO_IPV6, IPV6_MTU, attempt)
         : getOption(os, probe, IPPROTO_IP, IP_MTU, attempt)
     } finally {
-      os.close(probe)
+      const nowhere = createBlock(SOCKADDR_IN.size) // AF_UNSPEC, which ends it, its own address too
+      os.connect(probe, nowhere.base, SOCKADDR_IN.size)
     }
-  } finally {
-    os.close(netns)
+  }
+
+  #open(family: number, attempt: string): number {
+    const os = this.#os
+    const netns = socketNetns(this.#fd, os)
+    try {
+      const open = () => os.socket(family, SOCK_DGRAM | SOCK_CLOEXEC, IPPROTO_UDP)
+      const probe = check(inNetns(netns, open, os), 'socket', attempt)
+      this.#sockets.set(family, probe)
+      return probe
+    } finally {
+      os.close(netns)
+    }
+  }
+
+  [Symbol.dispose](): void {
+    for (const fd of this.#sockets.values()) this.#os.close(fd)
+    this.#sockets.clear()
   }
 }
 

@@ -1,5 +1,4 @@
 /** DNS through systemd-resolved: a real one, with a bus of its own, in namespaces that go with it. */
-// npm test: 120 s
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { chmodSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'

@@ -19,7 +19,7 @@ import { netnsNumber } from '../../platform/netlink.ts'
 import { openSteering, type Steering } from '../../platform/steering.ts'
 import { type TakenTcp, takeTcp } from '../../platform/tcp.ts'
 import { hasInterface, openTun, type Tun } from '../../platform/tun.ts'
-import { inspectSocket, joinUdp, pathMtu, socketNetns, udpOffloads } from '../../platform/udp.ts'
+import { inspectSocket, joinUdp, PathProbe, socketNetns, udpOffloads } from '../../platform/udp.ts'
 import { ApiError } from '../../uapi/errno.ts'
 import { INSIDE_MAX } from '../../uapi/spec.ts'
 import type {
@@ -73,8 +73,8 @@ interface Held {
   watch?: FdWatch
   /** A descriptor of its network namespace, to be closed. */
   openNetns(): number
-  /** Of UDP, one of our sockets. */
-  readonly fd?: number
+  /** Of UDP. */
+  readonly path?: PathProbe
   close(): Promise<void>
 }
 
@@ -630,13 +630,17 @@ class HostedDevice {
       }),
     )
     const id = ++this.#lastTransport
+    const path = new PathProbe(joined.shards[0]!)
     const held: Held = {
       transport: { id, stream: false, localPort: joined.localPort, netns: joined.netns },
       cookie,
       users: 0,
-      fd: joined.shards[0]!,
+      path,
       openNetns: () => socketNetns(joined.shards[0]!),
-      close: async () => joined.close(),
+      close: async () => {
+        path[Symbol.dispose]()
+        joined.close()
+      },
     }
     const watch = { fd: joined.closeWatch, cookie }
     const v6 = joined.family === 6
@@ -682,9 +686,8 @@ class HostedDevice {
   }
 
   #pathMtu({ id }: Transport, remote: EndpointConfig): number | undefined {
-    const fd = this.#transports.get(id)?.fd
     try {
-      return fd === undefined ? undefined : pathMtu(fd, remote)
+      return this.#transports.get(id)?.path?.mtu(remote)
     } catch (error) {
       if (!(error instanceof OsError)) throw error
       return undefined
