@@ -1,3 +1,4 @@
+import { type Pointer, toArrayBuffer } from 'bun:ffi'
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { openLibc } from './libc.ts'
@@ -46,6 +47,23 @@ describe('blocks', () => {
     assert.deepEqual([...a.u8.subarray(0, 4)], [0, 0, 0, 0])
     assert.notEqual(a.base, b.base)
     assert.notEqual(b.base, 0)
+  })
+
+  it('are still there in a call that has nothing but their addresses', async () => {
+    const lend = (seed: number) => blockOf(new Uint8Array(36).fill(seed)).base
+    const change = (seed: number) => {
+      for (let i = 0; i < 1000; i++) new Uint8Array(new ArrayBuffer(36)).fill(seed)
+    }
+    for (let round = 1; round <= 20; round++) {
+      const addresses = [lend(round), lend(round + 100)]
+      await Bun.sleep(0)
+      Bun.gc(true)
+      change(255)
+      const found = addresses.map(
+        (at) => new Set(new Uint8Array(toArrayBuffer(at as Pointer, 0, 36))),
+      )
+      assert.deepEqual(found, [new Set([round]), new Set([round + 100])])
+    }
   })
 
   it('copy what they are made of', () => {

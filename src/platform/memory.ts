@@ -54,19 +54,43 @@ export function createMemory({ bytes }: { bytes: number }): NativeMemory {
   }
 }
 
-/**
- * A zeroed piece of memory for one structure, kept by reference: hold on to the object until the
- * call that got its address has returned.
- */
+/** A piece of memory for one structure. It is there as long as the object is held, and in a call that is given its address. */
 export interface Block {
   readonly u8: Uint8Array
   readonly view: DataView
   readonly base: number
 }
 
+/** Far more than any call is given, in structures that point to others. */
+const LENT_BLOCKS = 64
+/**
+ * Those whose addresses were asked for last. To the collector an address is a number: where nothing else of a block is used any
+ * more, its memory would be somebody else's before the call that is given it has begun.
+ */
+const lent: Block[] = []
+let lentNext = 0
+
+class LentBlock implements Block {
+  readonly u8: Uint8Array
+  readonly view: DataView
+  readonly #address: number
+
+  constructor(bytes: number) {
+    this.u8 = new Uint8Array(new ArrayBuffer(bytes))
+    this.view = new DataView(this.u8.buffer)
+    this.#address = ptr(this.u8)
+  }
+
+  get base(): number {
+    lent[lentNext] = this
+    lentNext = (lentNext + 1) % LENT_BLOCKS
+    return this.#address
+  }
+}
+
+/** A zeroed block, of 8 bytes at least. */
 export function createBlock(bytes: number): Block {
-  const u8 = new Uint8Array(new ArrayBuffer(Math.max(bytes, 8)))
-  return { u8, view: new DataView(u8.buffer), base: ptr(u8) }
+  return new LentBlock(Math.max(bytes, 8))
 }
 
 /** A block with a copy of `bytes`. */
