@@ -70,7 +70,7 @@ function withChanges(command: Command): Command {
     )
     .option(
       '--swap-wait <ms>',
-      'send with the former key until the peer is heard with the new one, and so long after a swap at most',
+      'send with a new key when the peer is heard with it, or after so long, whichever is first; 0: after a swap',
       swapWait,
     )
 }

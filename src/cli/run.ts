@@ -34,10 +34,10 @@ import { missingForOtherUsers } from './requirements.ts'
 import { DRIVERS, openRunDriver, type RunDriverOptions } from './run-driver.ts'
 
 /**
- * The kernel's driver has no room for packets whose key it does not have yet; OpenVPN there installs it within this time, even
- * on an emulated processor. Longer does no harm: the former key is not given up before the peer is heard with the next one.
+ * The kernel's driver has no room for packets whose key it does not have yet; OpenVPN there installs it within this time. Longer would
+ * do harm where keys are renewed every few seconds: the former one is given up at the next renewal.
  */
-const SWAP_WAIT_MS = 5000
+const SWAP_WAIT_MS = 3000
 
 interface SuperviseOptions extends RunDriverOptions {
   verbose?: true
@@ -70,7 +70,7 @@ export function runCommand(environment: Environment): Command {
     )
     .option(
       '--swap-wait <ms>',
-      'send with the former key until a peer is heard with the new one, and so long after a swap at most; 0: swaps decide',
+      'send with a new key when the peer is heard with it, or after so long, whichever is first; 0: when OpenVPN says so',
       swapWait,
       SWAP_WAIT_MS,
     )

@@ -60,16 +60,14 @@ export const TUNNELS: Pick<Tunnel, 'server' | 'client' | 'transport'>[] = [
 const PATIENCE_S = 120
 const KEEPALIVE = 'keepalive 1 60'
 /**
- * Of keys, at both ends: OpenVPN sends with a new one after half of its own `reneg-sec`, and gives the one before up when it begins
- * the next. It looks whether there is something to do every 15 s only (TLS_MULTI_REFRESH), so with less than that it may do both
- * at once, and what the other end sends meanwhile is lost with any driver. Over TCP OpenVPN ends a session when anything
- * comes for an older key. Source: OpenVPN's src/openvpn/ssl.c.
+ * Of keys, at both ends: OpenVPN changes to a new one after half of its own `reneg-sec`, where it looks (every 15 s, if nothing else
+ * happens: TLS_MULTI_REFRESH), and gives the one before up when it begins the next. Source: OpenVPN's src/openvpn/ssl.c.
  */
-const RENEWAL_S = 20
+const RENEWAL_S = 8
 /** Of echo requests: some at each moment of a renewal, and few enough for an emulated processor. */
 const INTERVAL_S = 0.05
-/** Long enough for a renewal to begin and, over UDP, for the new key of the one before to be used. */
-const SECONDS = RENEWAL_S + 2
+/** Two renewals. */
+const SECONDS = 2 * RENEWAL_S + 2
 
 /** A session that is up. */
 interface Session {
@@ -101,7 +99,7 @@ async function begin(
     await answers(lab.client, SERVER_VPN)
     return { wanted, lab, far, near }
   } catch (error) {
-    const logs = [far, near].map((one) => `${one?.stdout}${one?.stderr}`.slice(-2000))
+    const logs = [far, near].map((one) => `${one?.stdout}${one?.stderr}`.slice(-8000))
     throw new Error(`${JSON.stringify(wanted)}\n${logs.join('\n---\n')}`, { cause: error })
   }
 }

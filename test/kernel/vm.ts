@@ -31,7 +31,7 @@ const BOOT_TIMEOUT_MS = 90_000
 const BOOT_TRIES = 3
 const SCRIPT_TIMEOUT_MS = 60_000
 const PROBE_TIMEOUT_MS = 10_000
-const CONSOLE_TAIL = 4_000
+const CONSOLE_TAIL = 20_000
 
 export interface GuestOptions {
   /** Working directory; the checkout unless told. */

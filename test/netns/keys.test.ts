@@ -212,13 +212,16 @@ describe('slots, seen from the wire', { skip: withoutNamespaces }, () => {
     await until('the packet', async () => (await device.peer(1)).vpnRxPackets > vpnRxPackets)
   })
 
-  it('two keys of one key id: the primary opens', async () => {
-    const [primary, secondary] = [40, 41].map((seed) => new HandKey(1, { keyId: 7, seed }))
+  it('two keys of one key id: both open, the primary seals; another one opens nothing', async () => {
+    const [primary, secondary, other] = [40, 41, 42].map(
+      (seed) => new HandKey(1, { keyId: 7, seed }),
+    )
     await device.keyNew(1, { side: 0, slot: 'primary', keyId: 7, seed: 40 })
     await device.keyNew(1, { side: 0, slot: 'secondary', keyId: 7, seed: 41 })
     assert.equal(await answerTo(primary!, [primary!]), 7)
+    assert.equal(await answerTo(secondary!, [primary!]), 7)
     const before = (await device.drops(1))['rx-auth-failed'] ?? 0
-    hand.send(secondary!.seal(echoRequest('10.8.0.2', '10.8.0.1', 1)), here)
+    hand.send(other!.seal(echoRequest('10.8.0.2', '10.8.0.1', 1)), here)
     await dropped(() => device.drops(1), 'rx-auth-failed', before + 1)
   })
 })

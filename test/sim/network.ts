@@ -116,8 +116,8 @@ export class Network {
     const { host, number } = client
     host.engine.installKey(SERVER_HANDLE, 'secondary', up, clock.now)
     server.engine.installKey(number, 'secondary', down, clock.now)
-    clock.after(this.#random.below(within), () => host.engine.swapKeys(SERVER_HANDLE, clock.now))
-    clock.after(this.#random.below(within), () => server.engine.swapKeys(number, clock.now))
+    clock.after(this.#random.below(within), () => host.engine.swapKeys(SERVER_HANDLE))
+    clock.after(this.#random.below(within), () => server.engine.swapKeys(number))
   }
 
   /** Adds a flow between devices, from and to VPN addresses; its number. */

@@ -251,8 +251,8 @@ export class Engine {
     return true
   }
 
-  swapKeys(handle: PeerHandle, now: Millis): void {
-    this.#table.byHandle(handle)?.swapKeys(now)
+  swapKeys(handle: PeerHandle): void {
+    this.#table.byHandle(handle)?.swapKeys()
   }
 
   deleteKey(handle: PeerHandle, slot: SlotName): void {

@@ -20,7 +20,7 @@ function rig(swapWait = WAIT, firstPacketId = 1): Rig {
   return made
 }
 
-const swap = (made: Rig) => made.engine.swapKeys(101, made.now)
+const swap = (made: Rig) => made.engine.swapKeys(101)
 
 function hear(made: Rig, keyId: number, packetId = 1, spoil = false): void {
   const bytes = sealDataV2(UP, { keyId, peerId: 1, packetId, plaintext: inwards })
@@ -124,6 +124,21 @@ describe('the key that is sealed with, after a swap', () => {
 describe('the key that is sealed with, before a swap', () => {
   const rows: [why: string, keyId: number, act: (made: Rig) => void][] = [
     ['nothing was heard', FORMER, () => {}],
+    ['nor has it been there for long enough', FORMER, (made) => (made.now += WAIT - 1)],
+    ['the peer has it by now, and may give the former one up', NEXT, (made) => (made.now += WAIT)],
+    [
+      'put there together, the primary is meant',
+      FORMER,
+      (made) => {
+        for (const [slot, keyId] of [
+          ['primary', FORMER],
+          ['secondary', NEXT],
+        ] as const) {
+          made.engine.installKey(101, slot, keyConfig(keyId), made.now)
+        }
+        made.now += WAIT
+      },
+    ],
     ['the peer uses the new key, and may give the former one up', NEXT, (made) => hear(made, NEXT)],
     ['who knows the key id only is not the peer', FORMER, (made) => hear(made, NEXT, 1, true)],
     ['another worker has heard it', NEXT, (made) => made.engine.keyHeard(101, NEXT)],
@@ -167,6 +182,26 @@ describe('the key that is sealed with, before a swap', () => {
       assert.equal(sentWith(made), keyId)
     })
   }
+
+  it('a swap is not waited for once more', () => {
+    const made = rig()
+    made.now += WAIT - 1
+    swap(made)
+    assert.equal(sentWith(made), FORMER)
+    made.now += 1
+    assert.equal(sentWith(made), NEXT)
+  })
+
+  it('a later key without packet ids gives way to the primary', () => {
+    const made = new Rig()
+    made.engine.addPeer(peerConfig(1, { swapWait: WAIT }), made.now)
+    made.engine.installKey(101, 'primary', keyConfig(FORMER), made.now)
+    made.now += WAIT
+    const spent = keyConfig(NEXT, { firstPacketId: 0xffff_ffff })
+    made.engine.installKey(101, 'secondary', spent, made.now)
+    made.now += WAIT
+    assert.deepEqual([sentWith(made), sentWith(made)], [NEXT, FORMER])
+  })
 
   it('long after it was heard', () => {
     const made = rig()

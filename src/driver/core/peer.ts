@@ -75,8 +75,10 @@ export class Peer {
   primary: KeySlot | undefined
   secondary: KeySlot | undefined
   #swapWait = 0
-  /** Until then the secondary key is sealed with. */
-  #secondaryUntil: Millis = 0
+  /** What is sealed with before `#laterFrom`, and from then on. */
+  #former: KeySlot | undefined
+  #later: KeySlot | undefined
+  #laterFrom: Millis = -Infinity
   readonly keepalive: Keepalive
   /** Any packet to and from the peer, control packets excluded; -Infinity before the first. */
   lastSent: Millis = -Infinity
@@ -149,52 +151,60 @@ export class Peer {
     return true
   }
 
-  /**
-   * The key to seal with: the primary. Where it was told to wait, the one of both that the peer is known to have, as far as
-   * that is known: the later one from the first packet heard with it, even before the swap; after a swap the former one, but
-   * not for longer than it was told: the peer may be waiting as well.
-   */
+  /** The key to seal with. */
   sealer(now: Millis): KeySlot | undefined {
-    if (now < this.#secondaryUntil) return this.secondary
-    return this.primary
+    return now < this.#laterFrom ? this.#former : this.#later
   }
 
   /** Seals with the primary from now on. */
   endSwap(): void {
-    this.#secondaryUntil = 0
+    this.#former = this.primary
+    this.#later = this.primary
+    this.#laterFrom = -Infinity
   }
 
   /** Milliseconds. */
   setSwapWait(wait: number): void {
     this.#swapWait = wait
-    this.endSwap()
+    this.#chooseSealer()
   }
 
-  swapKeys(now: Millis): void {
-    const { primary: former, secondary: next } = this
-    this.primary = next
-    this.secondary = former
-    // Swapped back meanwhile, it seals on with what it sealed with.
-    const unsure = former !== undefined && next?.heard === false && now >= this.#secondaryUntil
-    this.#secondaryUntil = unsure ? now + this.#swapWait : 0
+  swapKeys(): void {
+    const { primary, secondary } = this
+    this.primary = secondary
+    this.secondary = primary
+    this.#chooseSealer()
   }
 
   /** The first authentic packet with this key came. */
   hear(key: KeySlot): void {
     key.heard = true
-    if (this.#swapWait === 0) return
-    if (key === this.primary) {
-      if (this.#secondaryUntil < Infinity) this.endSwap()
-    } else if (key.installed > (this.primary?.installed ?? Infinity)) {
-      this.#secondaryUntil = Infinity
-    }
+    this.#chooseSealer()
   }
 
   /** Puts a key into a slot, or nothing; forgets what is there. */
   setKey(slot: SlotName, key: KeySlot | undefined): void {
     this[slot]?.close()
     this[slot] = key
+    // A primary key was put there to be used.
+    if (slot === 'primary') this.endSwap()
+    else this.#chooseSealer()
+  }
+
+  /**
+   * Decides what to seal with: the primary key. Where it was told to wait, that of two keys which the peer has by all that is
+   * known: the later one when it was heard with it, or has been there for so long, swapped or not. Before, it may have come too
+   * early, and long after, the peer may have given the former one up, whatever the order in which both ends swap.
+   */
+  #chooseSealer(): void {
     this.endSwap()
+    const { primary, secondary } = this
+    if (this.#swapWait === 0 || primary === undefined || secondary === undefined) return
+    if (primary.installed === secondary.installed) return
+    const swapped = primary.installed > secondary.installed
+    this.#former = swapped ? secondary : primary
+    this.#later = swapped ? primary : secondary
+    if (!this.#later.heard) this.#laterFrom = this.#later.installed + this.#swapWait
   }
 
   /** When it is to be woken (Timers). */

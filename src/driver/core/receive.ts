@@ -176,9 +176,9 @@ export class Receiver {
     }
     peer.lastReceived = now
     peer.keepalive.lastReceived = now
-    if (!slot.heard) {
-      peer.hear(slot)
-      if (peer.sender !== this.#worker) this.#sink.keyHeard(peer, slot.keyId)
+    if (!used.heard) {
+      peer.hear(used)
+      if (peer.sender !== this.#worker) this.#sink.keyHeard(peer, used.keyId)
     }
     if (from !== undefined && to !== undefined && !peer.stream) this.#locate(peer, from, to)
     const version = ipVersion(this.#memory.view, at, plainLength)

@@ -221,7 +221,7 @@ describe('Sender: a cipher that fails', () => {
     const made = rig()
     const { primary } = made.engine.peer(101)!
     const failing = Object.assign(Object.create(primary!), { seal: () => -1, overhead: 24 })
-    made.engine.peer(101)!.primary = failing
+    made.engine.peer(101)!.setKey('primary', failing)
     made.send(plainPiece(build(to('10.8.0.1'))))
     assert.deepEqual(made.takeTraces(), { delivered: [], sent: [], events: [] })
     assert.deepEqual(made.engine.stats().drops, [{ reason: 'tx-seal-failed', count: 1 }])
@@ -256,7 +256,7 @@ describe('Sender: the end of the packet ids', () => {
     made.send(piece())
     made.send(piece())
     assert.equal(made.sent.length, 1)
-    made.engine.swapKeys(101, made.now)
+    made.engine.swapKeys(101)
     made.send(piece())
     assert.equal(made.sent.length, 2)
   })
@@ -359,7 +359,7 @@ describe('Keys leave memory when their slot does', () => {
   // A key is two ciphers, one a direction; peer 1 has two keys.
   const rows: [why: string, left: number, act: (made: Rig) => void][] = [
     ['all are there', 4, () => {}],
-    ['swapped', 4, (made) => made.engine.swapKeys(101, made.now)],
+    ['swapped', 4, (made) => made.engine.swapKeys(101)],
     ['deleted', 2, (made) => made.engine.deleteKey(101, 'secondary')],
     ['deleted twice', 2, (made) => [1, 2].map(() => made.engine.deleteKey(101, 'primary'))],
     ['replaced', 4, (made) => made.engine.installKey(101, 'primary', keyConfig(5), made.now)],

@@ -233,7 +233,7 @@ class Loop {
       case 'install-key':
         return engine.installKey(command.handle, command.slot, command.config, this.#now)
       case 'swap-keys':
-        engine.swapKeys(command.handle, this.#now)
+        engine.swapKeys(command.handle)
         return undefined
       case 'delete-key':
         engine.deleteKey(command.handle, command.slot)
