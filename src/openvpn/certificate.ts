@@ -301,6 +301,15 @@ export function certificateEnvironment(chain: readonly Certificate[]): Record<st
   return environment
 }
 
+/** The same of encoded ones: nothing of a chain that cannot be understood, which has been refused or was never asked for. */
+export function chainEnvironment(chain: readonly Uint8Array[]): Record<string, string> {
+  try {
+    return certificateEnvironment(chain.map(parseCertificate))
+  } catch {
+    return {}
+  }
+}
+
 /** The DER of each PEM block of that kind in `text`, which may have anything between them. */
 export function readPem(text: string, kind: 'CERTIFICATE' | 'X509 CRL'): Uint8Array[] {
   const blocks: Uint8Array[] = []

@@ -3,6 +3,7 @@
  * keys are renewed under load, and whether TCP inside fits the path.
  */
 // npm test: ordinary user
+// npm test: load 0.5
 import assert from 'node:assert/strict'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'

@@ -24,8 +24,8 @@ interface Traits {
 /** The first row that fits counts. */
 const FOLDERS: [prefix: string, load: number, file: number, test: number, why: string][] = [
   ['test/sim/', 1, 180, 90, 'virtual hours'],
-  ['test/interop/', 0.4, 420, 180, 'sessions of real programs'],
-  ['test/openvpn/', 0.4, 420, 180, 'the same, with our own client and server'],
+  ['test/interop/', 0.3, 420, 180, 'sessions of real programs'],
+  ['test/openvpn/', 0.25, 420, 180, 'the same, with our own client and server'],
   ['test/netns/', 0.4, 420, 180, 'keepalive timeouts in real time'],
   ['', 1, 180, 90, 'all others'],
 ]

@@ -126,19 +126,6 @@ describe('the key that is sealed with, before a swap', () => {
     ['nothing was heard', FORMER, () => {}],
     ['nor has it been there for long enough', FORMER, (made) => (made.now += WAIT - 1)],
     ['the peer has it by now, and may give the former one up', NEXT, (made) => (made.now += WAIT)],
-    [
-      'put there together, the primary is meant',
-      FORMER,
-      (made) => {
-        for (const [slot, keyId] of [
-          ['primary', FORMER],
-          ['secondary', NEXT],
-        ] as const) {
-          made.engine.installKey(101, slot, keyConfig(keyId), made.now)
-        }
-        made.now += WAIT
-      },
-    ],
     ['the peer uses the new key, and may give the former one up', NEXT, (made) => hear(made, NEXT)],
     ['who knows the key id only is not the peer', FORMER, (made) => hear(made, NEXT, 1, true)],
     ['another worker has heard it', NEXT, (made) => made.engine.keyHeard(101, NEXT)],

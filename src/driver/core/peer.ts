@@ -75,6 +75,8 @@ export class Peer {
   primary: KeySlot | undefined
   secondary: KeySlot | undefined
   #swapWait = 0
+  /** The key that was installed last, if it is there still. */
+  #newest: KeySlot | undefined
   /** What is sealed with before `#laterFrom`, and from then on. */
   #former: KeySlot | undefined
   #later: KeySlot | undefined
@@ -186,6 +188,7 @@ export class Peer {
   setKey(slot: SlotName, key: KeySlot | undefined): void {
     this[slot]?.close()
     this[slot] = key
+    this.#newest = key
     // A primary key was put there to be used.
     if (slot === 'primary') this.endSwap()
     else this.#chooseSealer()
@@ -200,8 +203,7 @@ export class Peer {
     this.endSwap()
     const { primary, secondary } = this
     if (this.#swapWait === 0 || primary === undefined || secondary === undefined) return
-    if (primary.installed === secondary.installed) return
-    const swapped = primary.installed > secondary.installed
+    const swapped = primary === this.#newest
     this.#former = swapped ? secondary : primary
     this.#later = swapped ? primary : secondary
     if (!this.#later.heard) this.#laterFrom = this.#later.installed + this.#swapWait

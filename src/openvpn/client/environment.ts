@@ -2,7 +2,7 @@
  * What scripts of a client are told, under OpenVPN's names. Whatever a server chose is cleaned: no value begins a line of its own.
  * Source: openvpn(8), "Environmental variables"; OpenVPN's src/openvpn/init.c, route.c and dns.c.
  */
-import { certificateEnvironment, parseCertificate } from '../certificate.ts'
+import { chainEnvironment } from '../certificate.ts'
 import type { ClientConfig, ConnectionEntry } from '../config/client-config.ts'
 import type { NetworkOptions } from '../config/network.ts'
 import { ipv4ToNumber, maskToPrefix, numberToIpv4 } from '../config/values.ts'
@@ -79,7 +79,7 @@ export function interfaceParameters(
 }
 
 function serverVariables(chain: readonly Uint8Array[]): Environment {
-  const environment = certificateEnvironment(chain.map(parseCertificate))
+  const environment = chainEnvironment(chain)
   const { X509_0_CN: commonName } = environment
   return { ...environment, ...(commonName !== undefined && { common_name: commonName }) }
 }

@@ -2,7 +2,7 @@
  * What scripts and the management interface are told of a client, under OpenVPN's names. Whatever the client chose itself is cleaned: no value
  * begins a line of its own. Source: openvpn(8), "Environmental variables".
  */
-import { certificateEnvironment, parseCertificate } from '../certificate.ts'
+import { chainEnvironment } from '../certificate.ts'
 import { timeText } from '../status.ts'
 import type { ClientIdentity, ConnectedClient, Farewell } from './policy.ts'
 
@@ -20,12 +20,7 @@ export function identityEnvironment(client: ClientIdentity): Environment {
   }
   if (username !== '') environment.username = clean(username)
   for (const [name, value] of peerInfo) environment[name] = clean(value)
-  try {
-    Object.assign(environment, certificateEnvironment(certificates.chain.map(parseCertificate)))
-  } catch {
-    // Of a certificate that is not to be understood there is nothing to tell; it has been refused or was never asked for.
-  }
-  return environment
+  return { ...environment, ...chainEnvironment(certificates.chain) }
 }
 
 /** Of one that has shown who it is, and comes now. */
