@@ -122,6 +122,22 @@ describe('a generic netlink socket of a program', () => {
     )
   })
 
+  it('and behind those that they come amid', async () => {
+    using program = open('generic')
+    await program.socket.setOption(SOL_NETLINK, 1, Uint8Array.of(0xea, 3, 0, 0))
+    program.backend.answer = async () => {
+      program.backend.emit(
+        { event: 'peer-del-ntf', ifindex: 7, peer: { id: 4, delReason: 'expired' } },
+        { netns: '4:1', dialects: ['ovpn-dco-v2'] },
+      )
+    }
+    const args = { ifindex: 7, peer: { id: 3 } }
+    const asked = dialects['ovpn-dco-v2'].encodeRequest({ command: 'peer-del', args })
+    await program.send(request(1002, asked))
+    const types = program.got().map(({ type }) => type)
+    assert.deepEqual(types, [NLMSG.ERROR, 1002], 'OpenVPN 2.6 drops what it reads before')
+  })
+
   it('a driver that has ended is as none', async () => {
     using program = open('generic')
     program.backend.answer = () => {

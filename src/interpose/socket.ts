@@ -175,7 +175,7 @@ export class VirtualSocket {
     return news
   }
 
-  /** Adds to `news` what arrives before an answer that is more than an acknowledgement. */
+  /** Adds to `news` what arrives before an answer. */
   async #carryOut(all: readonly Message[], privileged: boolean, news: Arrival[]): Promise<number> {
     for (const one of all) {
       const answers = this.#isOurs(one) ? await this.#ask(one) : undefined
@@ -183,7 +183,7 @@ export class VirtualSocket {
         const isDone = this.#options.families.has(one.type) && refusalOf(answers) === 0
         const isDump = (one.flags & NLM_F.DUMP) === NLM_F.DUMP
         if (isDone && !isDump) await this.#options.done(one.type, one.payload)
-        if (isDump || answers.some((bytes) => this.#isReply(bytes))) news.push(...this.#takeNews())
+        news.push(...this.#takeNews())
         // As many answers as a dump has, but not those of a program that never reads.
         if (this.#isFull) this.#fail(E.ENOBUFS)
         else for (const bytes of answers) this.#push({ bytes, from: KERNEL })
@@ -195,12 +195,6 @@ export class VirtualSocket {
       }
     }
     return 0
-  }
-
-  /** Whether it holds what was asked of one of the driver's families. */
-  #isReply(datagram: Uint8Array): boolean {
-    const [first] = messages(datagram)
-    return first !== undefined && this.#options.families.has(first.type)
   }
 
   #isOurs({ type, flags, payload }: Message): boolean {
