@@ -182,7 +182,7 @@ async function supervise(
   const number = connection.receive()
   if (number === '') return
   const listener = new Listener(takeFdOf(launcher.pid, Number(number)), new Ledger(LEDGER_FD))
-  const watch = new Watch([...ownCommand(), HELP])
+  const watch = new Watch([...ownCommand(), HELP], (error) => note(String(error)))
   await watch.started()
   const supervisor = new Supervisor({
     listener,

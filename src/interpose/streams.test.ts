@@ -25,7 +25,7 @@ const os = openLibc()
 
 /** This process plays the program, with a stream whose other end is its own too; the driver is a fake. */
 async function open(dialect: DialectName = 'ovpn') {
-  const watch = new Watch([])
+  const watch = new Watch([], assert.ifError)
   await watch.started()
   const listening = listenTcp('127.0.0.1', 0)
   const fd = connectTcp('127.0.0.1', listening.port)

@@ -26,17 +26,20 @@ export class Watch {
   /** Whether the thread answers questions about other processes. */
   readonly #apart: Promise<boolean>
   readonly #helper: readonly string[]
+  readonly #failed: (error: unknown) => void
   /** Answers them where the thread cannot. */
   #answerer: Promise<Bun.Subprocess> | undefined
   #last = 0
 
   /**
    * `helper`: command of a process that answers the questions of foreign-epoll.ts (`serveQuestions`), where no thread may.
+   * `failed` hears what is thrown by those who are told; they are told of the next thing all the same.
    *
    * @throws OsError
    */
-  constructor(helper: readonly string[]) {
+  constructor(helper: readonly string[], failed: (error: unknown) => void) {
     this.#helper = helper
+    this.#failed = failed
     this.#epoll = check(this.#os.epollCreate(SOCK_CLOEXEC), 'epoll_create1', 'cannot watch')
     this.#wake = check(this.#os.eventfd(0, EFD_CLOEXEC), 'eventfd', 'cannot watch')
     this.#control(EPOLL.CTL_ADD, this.#wake, 0, EPOLL.IN)
@@ -146,7 +149,11 @@ export class Watch {
   #ready(key: number): void {
     const watched = this.#watched.get(key)
     if (watched === undefined) return
-    watched.readable()
+    try {
+      watched.readable()
+    } catch (error) {
+      this.#failed(error)
+    }
     if (this.#watched.has(key)) this.#control(EPOLL.CTL_MOD, watched.fd, key, watched.events)
   }
 

@@ -128,6 +128,7 @@ export const EFD_NONBLOCK = O_NONBLOCK
 export const EFD_CLOEXEC = O_CLOEXEC
 export const POLLIN = 1
 export const POLLOUT = 4
+export const POLLHUP = 0x10
 
 export const AF_UNIX = 1
 export const AF_INET = 2

@@ -107,7 +107,12 @@ function bind(): Syscalls {
       while (n < 0 && again())
       return once(n)
     },
-    ioctl: (fd, request, argument) => once(c.ioctl(fd, request, argument)),
+    ioctl(fd, request, argument) {
+      let n: number
+      do n = c.ioctl(fd, request, argument)
+      while (n < 0 && again())
+      return once(n)
+    },
     fcntl: (fd, command, argument) => once(c.fcntl(fd, command, argument)),
     dup3: (oldFd, newFd, flags) => once(c.dup3(oldFd, newFd, flags)),
     poll: (fds, count, timeoutMs) => once(c.poll(at(fds), count, timeoutMs)),

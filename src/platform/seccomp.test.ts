@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { faulty } from './fault.test-data.ts'
 import { openProcess, takeFd } from './fds.ts'
 import { E } from './layout.ts'
 import { openLibc } from './libc.ts'
@@ -120,6 +121,14 @@ describe('a filter and its listener', { skip }, () => {
     child.kill()
     await child.exited
     for (let end = listener.receive(); end !== 'ended'; end = listener.receive()) await Bun.sleep(5)
+  })
+})
+
+describe('a listener', { skip }, () => {
+  it('has not ended where nothing says so', () => {
+    // As when a signal comes while it is looked: something is said, and neither that a call waits nor the end.
+    const { syscalls } = faulty(openLibc(), [{ call: 'poll', result: 1 }])
+    assert.equal(new Listener(-1, undefined, syscalls).receive(), 'none')
   })
 })
 

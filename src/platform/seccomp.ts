@@ -9,6 +9,7 @@ import { check, OsError } from './error.ts'
 import {
   E,
   POLLFD,
+  POLLHUP,
   POLLIN,
   PR_SET_NO_NEW_PRIVS,
   PR_SET_PTRACER,
@@ -264,7 +265,8 @@ export class Listener implements Disposable {
     this.#poll.view.setInt32(POLLFD.events, POLLIN, true)
     if (this.#os.poll(this.#poll.base, 1, timeoutMs) <= 0) return 'none'
     const events = this.#poll.view.getInt16(POLLFD.revents, true)
-    if ((events & POLLIN) === 0) return 'ended'
+    // POLLERR alone: it was interrupted.
+    if ((events & POLLIN) === 0) return (events & POLLHUP) !== 0 ? 'ended' : 'none'
     this.#call.u8.fill(0)
     if (this.#os.ioctl(this.fd, SECCOMP_IOCTL_NOTIF_RECV, this.#call.base) < 0) return 'none' // it was killed meanwhile
     const { view } = this.#call
