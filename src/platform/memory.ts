@@ -62,7 +62,7 @@ export interface Block {
 }
 
 /** Far more than any call is given, in structures that point to others. */
-const LENT_BLOCKS = 64
+const LENT_BLOCKS = 16
 /**
  * Those whose addresses were asked for last. To the collector an address is a number: where nothing else of a block is used any
  * more, its memory would be somebody else's before the call that is given it has begun.
