@@ -60,7 +60,7 @@ export const TUNNELS: Pick<Tunnel, 'server' | 'client' | 'transport'>[] = [
 const PATIENCE_S = 120
 const KEEPALIVE = 'keepalive 1 60'
 /**
- * Of keys, at both ends: OpenVPN changes to a new one after half of its own `reneg-sec`, where it looks (every 15 s, if nothing else
+ * Of keys, at both ends over UDP, at the kernel's over TCP: OpenVPN changes to a new one after half of its own `reneg-sec`, where it looks (every 15 s, if nothing else
  * happens: TLS_MULTI_REFRESH), and gives the one before up when it begins the next. Source: OpenVPN's src/openvpn/ssl.c.
  */
 const RENEWAL_S = 8
@@ -83,10 +83,12 @@ async function begin(
   commands: { [series: string]: string },
 ): Promise<Session> {
   const { server, client, transport } = wanted
-  const renewal = `reneg-sec ${RENEWAL_S}`
   const sideOf = ({ series, driver }: End, more: string[]) => {
     const program = commands[series]!
-    return { program, offload: driver === 'run', more: ['tun-mtu 1400', renewal, ...more] }
+    const offload = driver === 'run'
+    // Over TCP OpenVPN ends a session whose renewal both ends begin at once, as they do where one takes long to start.
+    const renewal = transport === 'tcp' && offload ? 0 : RENEWAL_S
+    return { program, offload, more: ['tun-mtu 1400', `reneg-sec ${renewal}`, ...more] }
   }
   const started = (running: Running, what: string) =>
     until(what, () => STARTED.test(running.stdout) || running.status !== null, PATIENCE_S)

@@ -54,6 +54,9 @@ export interface KeyEvents {
   certificates(peer: PeerCertificates): void
   /** The peer's key message. */
   hello(hello: Hello): void
+  /** Both key messages are through, as far as this end knows. */
+  exchanged(): void
+  /** And the peer has acknowledged it all. */
   ready(): void
   /** A text of the peer's. */
   message(text: string): void
@@ -100,6 +103,7 @@ export class KeyState {
   #certificates: PeerCertificates | undefined
   #told = false
   #admitted = false
+  #exchanged = false
   #ownSource: KeySource | undefined
   #peerSource: KeySource | undefined
   #texts: string[] = []
@@ -217,6 +221,10 @@ export class KeyState {
       this.#deliver()
       this.#handshake()
       this.#fill(now)
+      if (this.isExchanged && !this.#exchanged && !this.#closed) {
+        this.#exchanged = true
+        this.#events.exchanged()
+      }
       if (this.isExchanged && this.isAcknowledged && this.#sealedBytes >= this.#helloSealedAt) {
         this.complete(now)
       }

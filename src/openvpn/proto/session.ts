@@ -72,7 +72,10 @@ export interface SessionSink {
   certificates(keyId: number, peer: PeerCertificates): void
   /** The peer's key message. A server answers with its own as soon as this returns; what is decided may be told later. */
   hello(keyId: number, hello: Hello & { certificates: PeerCertificates }): void
-  /** The exchange is complete: texts may be sent, and keys made (those of key id 0 after `agree`). */
+  /**
+   * Keys may be made. The first exchange is complete, and texts may be sent: its keys are made after `agree`. A later one is when both
+   * key messages are through: the peer may send with its key before what acknowledges ours has come.
+   */
   ready(keyId: number): void
   /** Send data with this key from now on: the peer has it by all odds. Not told for key id 0. */
   use(keyId: number): void
@@ -439,6 +442,9 @@ export class Session {
           if (this.role === 'server') this.#pinUsername(hello.username)
           sink.hello(keyId, { ...hello, certificates })
         },
+        exchanged: () => {
+          if (state.keyId !== 0) this.#sink.ready(state.keyId)
+        },
         ready: () => this.#ready(state),
         message: (text) => sink.message(text),
         unprintable: () => this.#drop('unprintable'),
@@ -486,7 +492,7 @@ export class Session {
       // Its acknowledgements go on: the peer may still send what it sent last.
       this.#old.close()
     }
-    this.#sink.ready(state.keyId)
+    if (state.keyId === 0) this.#sink.ready(state.keyId)
   }
 
   #failed(state: KeyState, error: SessionError): void {
