@@ -60,8 +60,9 @@ export const TUNNELS: Pick<Tunnel, 'server' | 'client' | 'transport'>[] = [
 const PATIENCE_S = 120
 const KEEPALIVE = 'keepalive 1 60'
 /**
- * Of keys, at both ends over UDP, at the kernel's over TCP: OpenVPN changes to a new one after half of its own `reneg-sec`, where it looks (every 15 s, if nothing else
- * happens: TLS_MULTI_REFRESH), and gives the one before up when it begins the next. Source: OpenVPN's src/openvpn/ssl.c.
+ * Of keys, at both ends over UDP, at the kernel's over TCP: OpenVPN changes to a new one after half of its own `reneg-sec`, where it
+ * looks (every 15 s, if nothing else happens: TLS_MULTI_REFRESH), and gives the one before up when it begins the next.
+ * Source: OpenVPN's src/openvpn/ssl.c.
  */
 const RENEWAL_S = 8
 /** Of echo requests: some at each moment of a renewal, and few enough for an emulated processor. */
