@@ -2,7 +2,7 @@
  * OpenVPN 3's client for Linux, as Debian packages it: services on a message bus of their own, below a root folder of their own, in a
  * host's network namespace. All of it is in namespaces of one process, and ends with that.
  *
- * Files of the lab's folder are at `/work` there; `resolv.conf` in it is what the client writes name servers to.
+ * Files of the lab's folder are at `/profiles` there; `resolv.conf` in it is what the client writes name servers to.
  */
 import { appendFileSync, existsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -36,9 +36,9 @@ tree=$1 folder=$2
 mkdir "$folder/root"
 mount -t tmpfs none "$folder/root"
 cd "$folder/root"
-mkdir -p usr proc dev sys tmp work run/dbus etc/services var/lib/openvpn3/configs
+mkdir -p usr proc dev sys tmp profiles run/dbus etc/services var/lib/openvpn3/configs
 mount --bind "$tree/usr" usr
-mount --bind "$folder" work
+mount --bind "$folder" profiles
 mount --rbind /dev dev
 mount --rbind /sys sys
 mount -t proc none proc
@@ -68,9 +68,9 @@ service sessions sessionmgr
 service configuration configmgr
 service backends backendstart
 service log 'log --log-level 6'
-service netcfg 'netcfg --resolv-conf /work/resolv.conf'
-mkfifo work/commands
-exec 3<>work/commands
+service netcfg 'netcfg --resolv-conf /profiles/resolv.conf'
+mkfifo profiles/commands
+exec 3<>profiles/commands
 chroot . /usr/bin/dbus-daemon --config-file=/etc/bus.conf --nofork --nopidfile --print-address 3<&- &
 while read -r command <&3; do
   chroot . /usr/bin/openvpn3 $command </dev/null 2>&1 3<&- && status=0 || status=$?
@@ -123,12 +123,12 @@ export class Openvpn3 {
   /** Begins to connect with a profile of the folder. */
   start(profile: string): void {
     this.#from = this.#running.stdout.length
-    this.command(`session-start --background --config /work/${profile}`)
+    this.command(`session-start --background --config /profiles/${profile}`)
   }
 
   /** `--restart`, `--pause`, `--resume`, `--disconnect`. */
   manage(profile: string, what: string): void {
-    this.command(`session-manage ${what} --config /work/${profile}`)
+    this.command(`session-manage ${what} --config /profiles/${profile}`)
   }
 
   /** Ends its session, if it has not come to an end by itself. */
