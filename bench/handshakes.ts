@@ -10,7 +10,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { Pki } from '../src/openvpn/pki.ts'
+import { Pki } from '../src/openvpn/x509/pki.ts'
 import { formatStaticKey } from '../src/wire/static-key.ts'
 import { type BenchOptions, parseArguments } from './arguments.ts'
 import { SERIES_26, SERIES_27, versionOf } from './contenders/openvpn.ts'
@@ -23,7 +23,7 @@ import { createTopology, inside, startInside } from './topology.ts'
 const MAIN = fileURLToPath(new URL('../src/cli/main.ts', import.meta.url))
 const LOAD = fileURLToPath(new URL('../test/openvpn/load.ts', import.meta.url))
 const PAGE = fileURLToPath(new URL('../docs/PERFORMANCE.md', import.meta.url))
-const RESULTS = fileURLToPath(new URL('./results/', import.meta.url))
+const RESULTS = fileURLToPath(new URL('./results', import.meta.url))
 const PORT = 1194
 /** Both say so. */
 const UP = /Initialization Sequence Completed/

@@ -9,6 +9,7 @@ export type { Connection, Verdict } from './openvpn/client/client.ts'
 export type { Answer, Ask, Question } from './openvpn/client/credentials.ts'
 export type { PushChange } from './openvpn/config/client-settings.ts'
 export { ConfigError } from './openvpn/config/parse.ts'
+export type { StatusClient } from './openvpn/management/status.ts'
 export type { PendingMethod } from './openvpn/proto/messages.ts'
 export type {
   AuthDecision,
@@ -19,4 +20,3 @@ export type {
   Farewell,
   Reserve,
 } from './openvpn/server/policy.ts'
-export type { StatusClient } from './openvpn/status.ts'

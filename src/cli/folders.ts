@@ -1,7 +1,7 @@
 /** Where things are that were not named on the command line: what `ovpn server` made here, and this program. */
 import { existsSync } from 'node:fs'
 import { join, relative } from 'node:path'
-import { DEFAULT_PKI } from '../openvpn/pki.ts'
+import { DEFAULT_PKI } from '../openvpn/x509/pki.ts'
 
 export const SERVER_FOLDER = 'ovpn-server'
 

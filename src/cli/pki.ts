@@ -7,7 +7,7 @@ import {
   type PkiEntry,
   PkiError,
   type PkiFiles,
-} from '../openvpn/pki.ts'
+} from '../openvpn/x509/pki.ts'
 import type { Environment } from './compose.ts'
 import { CliError } from './errors.ts'
 import { madeHere, ownCommand, pkiHere } from './folders.ts'

@@ -10,7 +10,7 @@
  */
 import { existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { Pki } from '../openvpn/pki.ts'
+import { Pki } from '../openvpn/x509/pki.ts'
 import { formatServerKey } from '../wire/static-key.ts'
 import { SERVER_KEY_BYTES } from '../wire/wkc.ts'
 import type { Environment } from './compose.ts'

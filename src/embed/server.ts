@@ -6,6 +6,7 @@ import { EventEmitter } from 'node:events'
 import { DEFAULT_SOCKET } from '../driver/socket-path.ts'
 import { readServerConfig } from '../openvpn/config/server-config.ts'
 import { Log } from '../openvpn/log.ts'
+import type { StatusClient } from '../openvpn/management/status.ts'
 import type {
   AuthDecision,
   AuthRequest,
@@ -14,7 +15,6 @@ import type {
   Farewell,
   Reserve,
 } from '../openvpn/server/policy.ts'
-import type { StatusClient } from '../openvpn/status.ts'
 import {
   openConfiguredServer,
   openKeptFiles,

@@ -2,13 +2,14 @@
  * TLS and the rules about the peer's certificates, from a configuration: the same for servers and clients. Files that may change while it
  * runs (revocations) are looked at again, through what is passed in.
  */
-import { certificateIn, commonName, parseCertificate, readPem } from './certificate.ts'
-import { createVerifier, type PeerRules } from './certificates.ts'
+
 import type { TlsConfig } from './config/tls-config.ts'
-import { parseCrl } from './crl.ts'
-import { readPkcs12Certificates } from './pkcs12.ts'
 import type { PeerCertificates, TlsFactory } from './proto/tls-engine.ts'
 import { createTls } from './tls.ts'
+import { certificateIn, commonName, parseCertificate, readPem } from './x509/certificate.ts'
+import { parseCrl } from './x509/crl.ts'
+import { readPkcs12Certificates } from './x509/pkcs12.ts'
+import { createVerifier, type PeerRules } from './x509/verifier.ts'
 
 /** What is asked of the file system. Each gives undefined where there is no such file. */
 export interface FileWatch {

@@ -10,9 +10,9 @@ import { after, before, describe, it } from 'node:test'
 import tls from 'node:tls'
 import { type Issued, issue } from '../../test/certificates.ts'
 import { Random } from '../../test/random.ts'
-import { createVerifier, type PeerRules } from './certificates.ts'
 import type { PeerCertificates, TlsEngine, TlsEvents } from './proto/tls-engine.ts'
 import { createTls, opensslNames, TlsError, type TlsSettings } from './tls.ts'
+import { createVerifier, type PeerRules } from './x509/verifier.ts'
 
 const root = await issue('CN=Root', { ca: true })
 const middle = await issue('CN=Middle', { ca: true, by: root })

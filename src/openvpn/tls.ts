@@ -1,6 +1,6 @@
 /**
  * Owns TLS: the engine of proto/tls-engine.ts from node:tls, over a pipe in memory in place of a socket. It proves that the
- * peer has the key of its certificate; whether that certificate is a right one is certificates.ts's, passed in as
+ * peer has the key of its certificate; whether that certificate is a right one is x509/verifier.ts's, passed in as
  * `verify`. Certificates, keys and names come as the configuration has read them.
  *
  *     receive --> Pipe --> TLSSocket --> plaintext         write --> queue --> TLSSocket --> Pipe --> ciphertext
@@ -12,8 +12,8 @@ import assert from 'node:assert/strict'
 import { constants } from 'node:crypto'
 import { Duplex } from 'node:stream'
 import tls from 'node:tls'
-import { KnownCertificates } from './known-certificates.ts'
 import type { TlsEngine, TlsEvents, TlsFactory } from './proto/tls-engine.ts'
+import { KnownCertificates } from './x509/known-certificates.ts'
 
 export type TlsVersion = '1.0' | '1.1' | '1.2' | '1.3'
 

@@ -4,7 +4,6 @@ import { isIP } from 'node:net'
 import { release } from 'node:os'
 import ipaddr from 'ipaddr.js'
 import type { DriverClient } from '../driver/client.ts'
-import { certificateEnvironment, formatName, parseCertificate } from '../openvpn/certificate.ts'
 import {
   type Advisor,
   Client,
@@ -22,6 +21,11 @@ import type { Tell } from '../openvpn/log.ts'
 import type { Network } from '../openvpn/network.ts'
 import type { PeerCertificates } from '../openvpn/proto/tls-engine.ts'
 import type { Endpoint } from '../openvpn/transport.ts'
+import {
+  certificateEnvironment,
+  formatName,
+  parseCertificate,
+} from '../openvpn/x509/certificate.ts'
 import type { SocketOptions } from '../platform/datagrams.ts'
 import { SO_RCVBUF, SO_RCVBUFFORCE, SO_SNDBUF, SO_SNDBUFFORCE } from '../platform/layout.ts'
 import { openLibc } from '../platform/libc.ts'

@@ -1,7 +1,7 @@
-/** The sockets of the management interface: a TCP port or a unix socket. What is said on them is openvpn/management.ts's. */
+/** The sockets of the management interface: a TCP port or a unix socket. What is said on them is openvpn/management/'s. */
 import { chmodSync, chownSync, unlinkSync } from 'node:fs'
 import { connect, createServer, type Socket } from 'node:net'
-import type { Management } from '../openvpn/management.ts'
+import type { Management } from '../openvpn/management/management.ts'
 
 export type ManagementPlace =
   | { readonly path: string; readonly uid?: number; readonly gid?: number }

@@ -8,14 +8,14 @@ import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { Glob } from 'bun'
-import { checkToken } from '../../src/openvpn/auth-token.ts'
-import { commonName, parseCertificate } from '../../src/openvpn/certificate.ts'
 import { dnsFromDhcp } from '../../src/openvpn/config/network.ts'
 import { readPushed } from '../../src/openvpn/config/pushed.ts'
 import { Door } from '../../src/openvpn/proto/cookie.ts'
 import { readText } from '../../src/openvpn/proto/messages.ts'
+import { checkToken } from '../../src/openvpn/server/auth-token.ts'
 import type { ServerClient } from '../../src/openvpn/server/client.ts'
 import type { AuthDecision } from '../../src/openvpn/server/policy.ts'
+import { commonName, parseCertificate } from '../../src/openvpn/x509/certificate.ts'
 import { type ControlPacket, decodeControl, encodeControl } from '../../src/wire/control.ts'
 import { Opcode } from '../../src/wire/opcode.ts'
 import { openWkc, sealWkc, splitWkc } from '../../src/wire/wkc.ts'
@@ -42,8 +42,8 @@ const COMPARED: [path: string, why: string][] = [
   ['wire/wrap.ts', 'HMACs of tls-auth, tags of tls-crypt'],
   ['wire/wkc.ts', 'tags of wrapped client keys'],
   ['openvpn/proto/cookie.ts', 'session ids given out'],
-  ['openvpn/auth-token.ts', 'tokens in place of passwords'],
-  ['openvpn/management.ts', 'the password of the management interface'],
+  ['openvpn/server/auth-token.ts', 'tokens in place of passwords'],
+  ['openvpn/management/management.ts', 'the password of the management interface'],
 ]
 const MAKES_KEYS = ['wire/keys.ts', 'wire/epoch.ts']
 

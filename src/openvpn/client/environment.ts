@@ -2,11 +2,12 @@
  * What scripts of a client are told, under OpenVPN's names. Whatever a server chose is cleaned: no value begins a line of its own.
  * Source: openvpn(8), "Environmental variables"; OpenVPN's src/openvpn/init.c, route.c and dns.c.
  */
-import { chainEnvironment } from '../certificate.ts'
+
 import type { ClientConfig, ConnectionEntry } from '../config/client-config.ts'
 import type { NetworkOptions } from '../config/network.ts'
 import { ipv4ToNumber, maskToPrefix, numberToIpv4 } from '../config/values.ts'
 import type { Endpoint } from '../transport.ts'
+import { chainEnvironment } from '../x509/certificate.ts'
 import { type NetworkPlan, vpnGateway } from './plan.ts'
 
 export type Environment = Record<string, string>

@@ -1,6 +1,6 @@
 /**
  * A client as the management interface watches and steers it: states, questions to whoever manages, and their answers. What is said on the wire is
- * ../management.ts's. Source: OpenVPN's doc/management-notes.txt.
+ * ../management/management.ts's. Source: OpenVPN's doc/management-notes.txt.
  */
 import type { ClientConfig, ConnectionEntry } from '../config/client-config.ts'
 import type { PeerCounters } from '../data-channel.ts'
@@ -10,9 +10,9 @@ import {
   type ManagementOptions,
   type ManagementTarget,
   type ProxyChoice,
-} from '../management.ts'
+} from '../management/management.ts'
+import { timeText } from '../management/status.ts'
 import { formatPendingMethod, type PendingMethod, parsePassword } from '../proto/messages.ts'
-import { timeText } from '../status.ts'
 import type { Advisor, Client, ClientEvents, Connection, LocalAddresses } from './client.ts'
 import type { Answer, Question } from './credentials.ts'
 

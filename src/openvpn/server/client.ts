@@ -16,7 +16,6 @@ import { encodeOccReply, occOperation } from '../../wire/occ.ts'
 import { type PeerInfo, Proto, parsePeerInfo } from '../../wire/peer-info.ts'
 import { ipv4ToNumber } from '../config/values.ts'
 import type { DataChannel, DataPeer, DataPeerEvents, PeerCounters } from '../data-channel.ts'
-import type { IpPool, Lease } from '../ip-pool.ts'
 import { LEVEL, optionsText, packetText, type Tell } from '../log.ts'
 import type { Network as SystemNetwork, SystemRoute } from '../network.ts'
 import type { Opening } from '../proto/cookie.ts'
@@ -36,6 +35,7 @@ import type { SessionError } from '../proto/session-error.ts'
 import type { PeerCertificates } from '../proto/tls-engine.ts'
 import type { TransportLink } from '../transport-link.ts'
 import { merge } from './configured-policy.ts'
+import type { IpPool, Lease } from './ip-pool.ts'
 import type {
   AuthDecision,
   ClientIdentity,

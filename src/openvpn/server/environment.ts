@@ -2,8 +2,9 @@
  * What scripts and the management interface are told of a client, under OpenVPN's names. Whatever the client chose itself is cleaned: no value
  * begins a line of its own. Source: openvpn(8), "Environmental variables".
  */
-import { chainEnvironment } from '../certificate.ts'
-import { timeText } from '../status.ts'
+
+import { timeText } from '../management/status.ts'
+import { chainEnvironment } from '../x509/certificate.ts'
 import type { ClientIdentity, ConnectedClient, Farewell } from './policy.ts'
 
 export type Environment = Record<string, string>

@@ -1,9 +1,9 @@
 /** A server as the management interface commands it, and what it tells there. */
 import type { Log } from '../log.ts'
-import type { ManagedQuestions, Management, ManagementTarget } from '../management.ts'
+import type { ManagedQuestions, Management, ManagementTarget } from '../management/management.ts'
+import { realAddress, type StatusClient, type StatusVersion } from '../management/status.ts'
 import { formatOrder } from '../proto/messages.ts'
 import { splitOptions } from '../proto/push.ts'
-import { realAddress, type StatusClient, type StatusVersion } from '../status.ts'
 import { connectedEnvironment, farewellEnvironment } from './environment.ts'
 import type { ManagementAuthority } from './management-authority.ts'
 import type { ServerPolicy } from './policy.ts'

@@ -1,6 +1,6 @@
 /** `management-client-auth`: somebody at the management interface decides who may come, and says what they get. */
 import { readClientSettings } from '../config/client-settings.ts'
-import type { Management } from '../management.ts'
+import type { Management } from '../management/management.ts'
 import { settingsOf } from './configured-policy.ts'
 import type { Environment } from './environment.ts'
 import type { AuthDecision, AuthRequest } from './policy.ts'

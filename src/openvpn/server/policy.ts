@@ -3,11 +3,11 @@
  * their time: nobody else waits for it.
  */
 import type { PushChange } from '../config/client-settings.ts'
-import type { Lease } from '../ip-pool.ts'
 import type { AuthFailure } from '../proto/messages.ts'
 import type { Millis } from '../proto/reliable.ts'
 import type { PeerCertificates } from '../proto/tls-engine.ts'
 import type { Endpoint } from '../transport.ts'
+import type { Lease } from './ip-pool.ts'
 import type { Network } from './settings.ts'
 
 export type { Network }

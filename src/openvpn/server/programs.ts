@@ -10,7 +10,6 @@
  *     client-connect          a file for settings                 status 0; with `2` in its deferred file: `1` there, later
  */
 import type { ServerConfig } from '../config/server-config.ts'
-import type { Lease } from '../ip-pool.ts'
 import { type AuthFailure, parseMessage, parsePassword } from '../proto/messages.ts'
 import { parseOption } from '../proto/push.ts'
 import {
@@ -20,6 +19,7 @@ import {
   identityEnvironment,
   leaseEnvironment,
 } from './environment.ts'
+import type { Lease } from './ip-pool.ts'
 import type { AuthDecision, AuthRequest, ClientIdentity } from './policy.ts'
 
 export interface ScriptOutcome {

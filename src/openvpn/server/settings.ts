@@ -2,8 +2,9 @@
  * What a server is told, whether by a configuration file or by a program: complete, nothing is left to be guessed. How files become this is
  * src/openvpn/config's.
  */
-import type { AddressRange } from '../ip-pool.ts'
+
 import type { Millis } from '../proto/reliable.ts'
+import type { AddressRange } from './ip-pool.ts'
 
 /** The server's own address in one family, and what clients get. */
 export interface TunnelNetwork {

@@ -5,7 +5,7 @@ import {
   isToken,
   type TokenContent,
   type TokenRules,
-} from '../auth-token.ts'
+} from './auth-token.ts'
 import type { Environment } from './environment.ts'
 import type { AuthDecision, AuthRequest } from './policy.ts'
 

@@ -15,11 +15,11 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, it } from 'node:test'
-import { issue } from '../../test/certificates.ts'
+import { issue } from '../../../test/certificates.ts'
 import { parseCertificate, readPem } from './certificate.ts'
-import { createVerifier } from './certificates.ts'
 import { parseCrl } from './crl.ts'
 import { Pki, PkiError } from './pki.ts'
+import { createVerifier } from './verifier.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'ovpn-pki-'))
 after(() => rmSync(folder, { recursive: true }))

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { Random } from '../../test/random.ts'
-import { hex, loadVectors } from '../../test/vectors/load.ts'
+import { Random } from '../../../test/random.ts'
+import { hex, loadVectors } from '../../../test/vectors/load.ts'
 import { checkToken, createToken, isToken, type TokenRules, type TokenState } from './auth-token.ts'
 
 const LOGIN = 1_700_000_000

@@ -2,7 +2,7 @@
  * The server's status as text, in the three forms of `status-version`, as OpenVPN 2.7 writes them: for the `status` file and for
  * the management interface. Source: openvpn(8), "status-version"; management-notes.txt, "status".
  */
-import type { Endpoint } from './transport.ts'
+import type { Endpoint } from '../transport.ts'
 
 export interface StatusClient {
   readonly id: number

@@ -1,7 +1,8 @@
 /** What others will hold against a certificate of ours: it is told when a server or client begins, as they may say nothing. */
+
+import { decodeText } from '../config/parse.ts'
+import type { Loaded } from '../config/values.ts'
 import { type Certificate, parseCertificate, readPem } from './certificate.ts'
-import { decodeText } from './config/parse.ts'
-import type { Loaded } from './config/values.ts'
 
 /** Purposes in the extended key usage. Source: RFC 5280, 4.2.1.12. */
 const PURPOSES = { server: '1.3.6.1.5.5.7.3.1', client: '1.3.6.1.5.5.7.3.2' }

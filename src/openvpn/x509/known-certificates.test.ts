@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { issue } from '../../test/certificates.ts'
+import { issue } from '../../../test/certificates.ts'
 import { certificateIn } from './certificate.ts'
-import { createVerifier } from './certificates.ts'
 import { KnownCertificates } from './known-certificates.ts'
+import { createVerifier } from './verifier.ts'
 
 const MOST_KNOWN = 512
 const DAY = 86_400

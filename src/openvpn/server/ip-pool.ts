@@ -6,7 +6,7 @@
  * As in OpenVPN, both families share one index: the n-th IPv4 address of the pool goes with the n-th IPv6 address.
  * Source: openvpn(8), "ifconfig-pool" and "ifconfig-pool-persist".
  */
-import { formatAddress, parseAddress } from '../netlink/route.ts'
+import { formatAddress, parseAddress } from '../../netlink/route.ts'
 
 /** Inclusive. */
 export interface AddressRange {

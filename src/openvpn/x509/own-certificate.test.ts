@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { type IssueOptions, issue } from '../../test/certificates.ts'
+import { type IssueOptions, issue } from '../../../test/certificates.ts'
 import { doubtsAbout } from './own-certificate.ts'
 
 const SERVER = '1.3.6.1.5.5.7.3.1'

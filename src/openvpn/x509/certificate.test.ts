@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { X509Certificate } from 'node:crypto'
 import { describe, it } from 'node:test'
-import { Extension, issue, SubjectAlternativeNameExtension } from '../../test/certificates.ts'
+import { Extension, issue, SubjectAlternativeNameExtension } from '../../../test/certificates.ts'
 import {
   certificateEnvironment,
   commonName,

@@ -10,7 +10,7 @@
  * Source: OpenVPN's doc/management-notes.txt and src/openvpn/manage.c.
  */
 import { timingSafeEqual } from 'node:crypto'
-import { parseOption } from './proto/push.ts'
+import { parseOption } from '../proto/push.ts'
 import { type ServerStatus, type StatusVersion, statusLines } from './status.ts'
 
 /** What is told of one client's connection: its environment as scripts get it. */

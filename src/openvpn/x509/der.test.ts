@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { Random } from '../../test/random.ts'
-import { hex } from '../../test/vectors/load.ts'
+import { Random } from '../../../test/random.ts'
+import { hex } from '../../../test/vectors/load.ts'
 import {
   DerError,
   DerReader,

@@ -6,12 +6,12 @@ import {
   issue,
   revoke,
   SubjectAlternativeNameExtension,
-} from '../../test/certificates.ts'
-import { Random } from '../../test/random.ts'
+} from '../../../test/certificates.ts'
+import { Random } from '../../../test/random.ts'
 import { fingerprint, readPem } from './certificate.ts'
-import { createVerifier, type PeerRules } from './certificates.ts'
 import { type Crl, parseCrl } from './crl.ts'
 import { DerError } from './der.ts'
+import { createVerifier, type PeerRules } from './verifier.ts'
 
 const SERVER_AUTH = '1.3.6.1.5.5.7.3.1'
 const CLIENT_AUTH = '1.3.6.1.5.5.7.3.2'

@@ -1,6 +1,6 @@
 /**
  * Owns lists of revoked certificates: reading one, and whether a certificate is on it. Which certificates are asked about,
- * and what a missing list means, is certificates.ts's.
+ * and what a missing list means, is verifier.ts's.
  *
  * Source: RFC 5280, 5. Lists of changes only, and lists of other issuers than the certificate's, are not understood: their
  * extensions are critical, and refused as such.

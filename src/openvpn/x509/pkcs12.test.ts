@@ -4,11 +4,11 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, it } from 'node:test'
-import { issue } from '../../test/certificates.ts'
-import { Random } from '../../test/random.ts'
+import { issue } from '../../../test/certificates.ts'
+import { Random } from '../../../test/random.ts'
+import { createTls } from '../tls.ts'
 import { DerError } from './der.ts'
 import { readPkcs12Certificates } from './pkcs12.ts'
-import { createTls } from './tls.ts'
 
 const version = spawnSync('openssl', ['version'], { encoding: 'utf8' })
 const skip = /^OpenSSL 3/.test(version.stdout ?? '')

@@ -1,7 +1,7 @@
 /**
  * Owns the memory of certificates that were accepted: the same peers come again and again, for each of their keys. The same
  * certificate gets the same memory, by which certificate.ts knows what it has read and whose signature it has checked. Whether
- * a certificate is good today (dates, revocation, rules) is asked each time, by certificates.ts.
+ * a certificate is good today (dates, revocation, rules) is asked each time, by verifier.ts.
  */
 import { createHash } from 'node:crypto'
 

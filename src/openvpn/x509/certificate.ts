@@ -1,7 +1,7 @@
 /**
  * Owns what a certificate says: names, dates, extensions, as far as rules about peers, logs and scripts ask. Read from
  * DER here, because node:crypto does not tell key usages, and joins names into text that a name can forge. Whether a
- * certificate is to be believed is certificates.ts's.
+ * certificate is to be believed is verifier.ts's.
  *
  * Source: RFC 5280, 4.1 and 4.2; openvpn(8), "Environmental Variables" and `x509-username-field`.
  */
