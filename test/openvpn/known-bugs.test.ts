@@ -43,7 +43,7 @@ const COMPARED: [path: string, why: string][] = [
   ['wire/wkc.ts', 'tags of wrapped client keys'],
   ['openvpn/proto/cookie.ts', 'session ids given out'],
   ['openvpn/server/auth-token.ts', 'tokens in place of passwords'],
-  ['openvpn/management/management.ts', 'the password of the management interface'],
+  ['openvpn/management/connection.ts', 'the password of the management interface'],
 ]
 const MAKES_KEYS = ['wire/keys.ts', 'wire/epoch.ts']
 

@@ -5,13 +5,9 @@
 import type { ClientConfig, ConnectionEntry } from '../config/client-config.ts'
 import type { PeerCounters } from '../data-channel.ts'
 import type { Log } from '../log.ts'
-import {
-  Management,
-  type ManagementOptions,
-  type ManagementTarget,
-  type ProxyChoice,
-} from '../management/management.ts'
+import { Management, type ManagementOptions } from '../management/management.ts'
 import { timeText } from '../management/status.ts'
+import type { ManagementTarget, ProxyChoice } from '../management/target.ts'
 import { formatPendingMethod, type PendingMethod, parsePassword } from '../proto/messages.ts'
 import type { Advisor, Client, ClientEvents, Connection, LocalAddresses } from './client.ts'
 import type { Answer, Question } from './credentials.ts'

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { beforeEach, describe, it } from 'node:test'
-import { Management, type ManagementOptions, type ManagementTarget } from './management.ts'
+import { Management, type ManagementOptions } from './management.ts'
+import type { ManagementTarget } from './target.ts'
 
 const date = new Date(1_795_417_114_000)
 

@@ -1,7 +1,8 @@
 /** A server as the management interface commands it, and what it tells there. */
 import type { Log } from '../log.ts'
-import type { ManagedQuestions, Management, ManagementTarget } from '../management/management.ts'
+import type { Management } from '../management/management.ts'
 import { realAddress, type StatusClient, type StatusVersion } from '../management/status.ts'
+import type { ManagedQuestions, ManagementTarget } from '../management/target.ts'
 import { formatOrder } from '../proto/messages.ts'
 import { splitOptions } from '../proto/push.ts'
 import { connectedEnvironment, farewellEnvironment } from './environment.ts'
