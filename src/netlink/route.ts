@@ -407,11 +407,21 @@ function readVia(attribute: Attribute): Uint8Array {
 
 const familyOf = (address: Uint8Array): number => (address.length === 4 ? AF.INET : AF.INET6)
 
+/** Four numbers without leading zeros, which would make them octal elsewhere. */
+const IPV4 = /^(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})$/
+
 /** Bytes of an address in text: 4 or 16. Throws a RangeError on anything but a plain IPv4 or IPv6 address. */
 export function parseAddress(text: string): Uint8Array {
-  // IPv4 in other than four decimal parts, and zones, are for no message to carry.
-  if (ipaddr.IPv4.isValidFourPartDecimal(text)) {
-    return Uint8Array.from(ipaddr.IPv4.parse(text).toByteArray())
+  // IPv4 in other than four decimal parts, and zones, are for no message to carry. ipaddr.js takes 9 µs, and a new peer has ten of them.
+  const parts = IPV4.exec(text)
+  if (parts !== null) {
+    const bytes = new Uint8Array(4)
+    for (let i = 0; i < 4; i++) {
+      const part = Number(parts[i + 1])
+      if (part > 255) throw new RangeError(`an IPv4 address has no part ${part}: ${text}`)
+      bytes[i] = part
+    }
+    return bytes
   }
   if (text.includes('%') || !ipaddr.IPv6.isValid(text)) {
     throw new RangeError(`an IPv4 or IPv6 address expected, not ${JSON.stringify(text)}`)

@@ -48,11 +48,11 @@ export function controlHeaderBytes(packet: Pick<ControlPacket, 'opcode' | 'acks'
 }
 
 /**
- * The bytes of `packet`, in new memory.
+ * The bytes of `packet`, in new memory; `gap` bytes are left free behind its session id, and `after` at its end.
  *
  * @throws RangeError for a packet that is none: that is our own mistake
  */
-export function encodeControl(packet: ControlPacket): Uint8Array {
+export function encodeControl(packet: ControlPacket, gap = 0, after = 0): Uint8Array {
   const { opcode, keyId, sessionId, acks, peerSessionId, messageId, payload } = packet
   if (sessionId.length !== SESSION_ID_BYTES) throw new RangeError('a session id has 8 bytes')
   if (acks.length > MAX_ACKS) throw new RangeError(`${acks.length} acknowledgements`)
@@ -63,19 +63,19 @@ export function encodeControl(packet: ControlPacket): Uint8Array {
     throw new RangeError('all packets but P_ACK_V1 have a message id')
   }
   const header = controlHeaderBytes(packet)
-  const bytes = new Uint8Array(header + payload.length)
+  const bytes = new Uint8Array(gap + header + payload.length + after)
   const view = new DataView(bytes.buffer)
   bytes[0] = (opcode << 3) | keyId
   bytes.set(sessionId, 1)
-  bytes[CONTROL_HEADER_BYTES] = acks.length
-  let at = MIN_PACKET_BYTES
+  bytes[gap + CONTROL_HEADER_BYTES] = acks.length
+  let at = gap + MIN_PACKET_BYTES
   for (const id of acks) {
     view.setUint32(at, id)
     at += 4
   }
   if (acks.length > 0) bytes.set(peerSessionId!, at)
-  if (messageId !== undefined) view.setUint32(header - MESSAGE_ID_BYTES, messageId)
-  bytes.set(payload, header)
+  if (messageId !== undefined) view.setUint32(gap + header - MESSAGE_ID_BYTES, messageId)
+  bytes.set(payload, gap + header)
   return bytes
 }
 
@@ -90,7 +90,7 @@ export function decodeControl(bytes: Uint8Array): ControlPacket | undefined {
   const opcode = opcodeOf(bytes[0]!)
   if (!isControlOpcode(opcode)) return undefined
   const sessionId = bytes.subarray(1, CONTROL_HEADER_BYTES)
-  if (sessionId.every((byte) => byte === 0)) return undefined
+  if (isZero(sessionId)) return undefined
   const count = bytes[CONTROL_HEADER_BYTES]!
   if (count > MAX_ACKS) return undefined
   const acks: number[] = []
@@ -111,6 +111,11 @@ export function decodeControl(bytes: Uint8Array): ControlPacket | undefined {
   if (!isAck) packet.messageId = view.getUint32(header)
   packet.payload = bytes.subarray(start)
   return packet
+}
+
+function isZero(bytes: Uint8Array): boolean {
+  for (let i = 0; i < bytes.length; i++) if (bytes[i] !== 0) return false
+  return true
 }
 
 /** Whether `opcode`, any number, is one of the control channel's. */

@@ -95,8 +95,8 @@ export function openWkc(serverKey: Uint8Array, wkc: Uint8Array): ClientKey | und
     plain.fill(0)
     return undefined
   }
-  const clientKey = Uint8Array.from(plain.subarray(0, CLIENT_KEY_BYTES))
-  const metadata = Uint8Array.from(plain.subarray(CLIENT_KEY_BYTES))
+  const clientKey = new Uint8Array(plain.subarray(0, CLIENT_KEY_BYTES))
+  const metadata = new Uint8Array(plain.subarray(CLIENT_KEY_BYTES))
   plain.fill(0)
   return { clientKey, metadata }
 }

@@ -110,7 +110,7 @@ export function createWrap(settings: WrapSettings, firstReplayId = 1): Wrap {
  * @param original what packets with key id 0 are wrapped with
  */
 export function dynamicWrap(exported: Uint8Array, original: WrapSettings, role: Role): Wrap {
-  const key = Uint8Array.from(exported)
+  const key = new Uint8Array(exported)
   if (original.kind !== 'none') for (let i = 0; i < key.length; i++) key[i]! ^= original.key[i]!
   return createWrap({ kind: 'tls-crypt', key, role })
 }
@@ -245,10 +245,7 @@ class TlsAuth extends Authenticated {
   }
 
   wrap(packet: ControlPacket, unixSeconds: number): Uint8Array {
-    const plain = encodeControl(packet)
-    const bytes = new Uint8Array(plain.length + this.overhead)
-    bytes.set(plain.subarray(0, CONTROL_HEADER_BYTES))
-    bytes.set(plain.subarray(CONTROL_HEADER_BYTES), CONTROL_HEADER_BYTES + this.overhead)
+    const bytes = encodeControl(packet, this.overhead)
     this.sent.write(bytes, this.#replayOffset, unixSeconds)
     bytes.set(this.#authenticate(this.#sendKey, bytes), CONTROL_HEADER_BYTES)
     return bytes
@@ -290,9 +287,8 @@ const SEALED_OFFSET = TAG_OFFSET + TAG_BYTES
 
 class TlsCrypt extends Authenticated {
   readonly overhead = REPLAY_BYTES + TAG_BYTES
-  readonly #key: Uint8Array
-  /** Which half of the key packets are sent with; what comes was sent with the other. */
-  readonly #half: 0 | 1
+  readonly #sendKey: CryptKey
+  readonly #receiveKey: CryptKey
   /** What a client's first packets end with; it is cut off them at a server. */
   readonly #wkc: Uint8Array | undefined
   readonly #cutsWkc: boolean
@@ -302,26 +298,25 @@ class TlsCrypt extends Authenticated {
     firstReplayId: number,
   ) {
     super(firstReplayId)
-    this.#key = settings.key
-    this.#half = settings.role === 'server' ? 0 : 1
+    const isServer = settings.role === 'server'
+    this.#sendKey = cryptKey(settings.key, isServer ? 0 : 1)
+    this.#receiveKey = cryptKey(settings.key, isServer ? 1 : 0)
     this.#wkc = 'wkc' in settings ? settings.wkc : undefined
     this.wkcBytes = this.#wkc?.length ?? 0
-    this.#cutsWkc = settings.kind === 'tls-crypt-v2' && settings.role === 'server'
+    this.#cutsWkc = settings.kind === 'tls-crypt-v2' && isServer
   }
 
   wrap(packet: ControlPacket, unixSeconds: number): Uint8Array {
-    const plain = encodeControl(packet)
     const wkc = carriesWkc(packet.opcode) ? this.#wkc : undefined
-    const length = plain.length + this.overhead
-    const bytes = new Uint8Array(length + (wkc?.length ?? 0))
-    bytes.set(plain.subarray(0, CONTROL_HEADER_BYTES))
+    const bytes = encodeControl(packet, this.overhead, wkc?.length)
     this.sent.write(bytes, CONTROL_HEADER_BYTES, unixSeconds)
-    const rest = plain.subarray(CONTROL_HEADER_BYTES)
-    const tag = this.#authenticate(this.#half, bytes, rest)
+    const end = bytes.length - (wkc?.length ?? 0)
+    const rest = bytes.subarray(SEALED_OFFSET, end)
+    const tag = authenticate(this.#sendKey, bytes, rest)
     bytes.set(tag, TAG_OFFSET)
-    const cipher = createCipheriv(CIPHER, this.#cipherKey(this.#half), counterOf(tag))
+    const cipher = createCipheriv(CIPHER, this.#sendKey.cipher, counterOf(tag))
     bytes.set(cipher.update(rest), SEALED_OFFSET)
-    if (wkc !== undefined) bytes.set(wkc, length)
+    if (wkc !== undefined) bytes.set(wkc, end)
     return bytes
   }
 
@@ -333,11 +328,10 @@ class TlsCrypt extends Authenticated {
       bytes = split.packet
     }
     if (bytes.length <= SEALED_OFFSET) return this.refuse('short')
-    const half = this.#half === 0 ? 1 : 0
     const tag = bytes.subarray(TAG_OFFSET, SEALED_OFFSET)
-    const cipher = createDecipheriv(CIPHER, this.#cipherKey(half), counterOf(tag))
+    const cipher = createDecipheriv(CIPHER, this.#receiveKey.cipher, counterOf(tag))
     const rest = cipher.update(bytes.subarray(SEALED_OFFSET))
-    if (!timingSafeEqual(this.#authenticate(half, bytes, rest), tag)) {
+    if (!timingSafeEqual(authenticate(this.#receiveKey, bytes, rest), tag)) {
       return this.refuse('unauthentic')
     }
     const plain = new Uint8Array(CONTROL_HEADER_BYTES + rest.length)
@@ -345,19 +339,25 @@ class TlsCrypt extends Authenticated {
     plain.set(rest, CONTROL_HEADER_BYTES)
     return this.accept(bytes, CONTROL_HEADER_BYTES, plain)
   }
+}
 
-  #cipherKey(half: 0 | 1): Uint8Array {
-    const start = half * HALF_BYTES
-    return this.#key.subarray(start, start + CIPHER_KEY_BYTES)
-  }
+/** What a direction takes of a key of tls-crypt. */
+interface CryptKey {
+  readonly cipher: Uint8Array
+  readonly hmac: Uint8Array
+}
 
-  /** The tag of a packet whose header and replay field are `bytes`' first. */
-  #authenticate(half: 0 | 1, bytes: Uint8Array, rest: Uint8Array): Buffer {
-    return createHmac('sha256', hmacKey(this.#key, half, TAG_BYTES))
-      .update(bytes.subarray(0, TAG_OFFSET))
-      .update(rest)
-      .digest()
+function cryptKey(key: Uint8Array, index: 0 | 1): CryptKey {
+  const start = index * HALF_BYTES
+  return {
+    cipher: key.subarray(start, start + CIPHER_KEY_BYTES),
+    hmac: hmacKey(key, index, TAG_BYTES),
   }
+}
+
+/** The tag of a packet whose header and replay field are `bytes`' first. */
+function authenticate({ hmac }: CryptKey, bytes: Uint8Array, rest: Uint8Array): Buffer {
+  return createHmac('sha256', hmac).update(bytes.subarray(0, TAG_OFFSET)).update(rest).digest()
 }
 
 function counterOf(tag: Uint8Array): Uint8Array {

@@ -310,9 +310,7 @@ export class Session {
     const { sessionId } = this
     const known = this.#peerSessionId
     // It is in clear in every wrap: what is somebody else's costs no HMAC.
-    if (known !== undefined && !equal(bytes.subarray(1, 1 + SESSION_ID_BYTES), known)) {
-      return 'session'
-    }
+    if (known !== undefined && !isFrom(bytes, known)) return 'session'
     const wrap = this.#wrapOf(keyIdOf(bytes[0] ?? 0))
     const packet = wrap.unwrap(bytes)
     if (packet === undefined) return wrap.refusal
@@ -578,7 +576,16 @@ function newSessionId(random: (count: number) => Uint8Array): Uint8Array {
   return id.some((byte) => byte !== 0) ? id : Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 1)
 }
 
+/** Whether a packet has this session id of its sender. */
+export function isFrom(packet: Uint8Array, sessionId: Uint8Array): boolean {
+  for (let i = 0; i < SESSION_ID_BYTES; i++) if (packet[1 + i] !== sessionId[i]) return false
+  return true
+}
+
 /** Public values: in no constant time. */
 function equal(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && a.every((byte, i) => byte === b[i])
+  if (a === b) return true
+  if (a.length !== b.length) return false
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false
+  return true
 }

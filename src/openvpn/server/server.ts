@@ -16,7 +16,7 @@ import { FrequencyLimit } from '../proto/limits.ts'
 import { formatOrder } from '../proto/messages.ts'
 import { encodePush, parseUpdateEntry } from '../proto/push.ts'
 import type { Millis } from '../proto/reliable.ts'
-import type { SessionSettings } from '../proto/session.ts'
+import { isFrom, type SessionSettings } from '../proto/session.ts'
 import type { PeerCertificates, TlsFactory } from '../proto/tls-engine.ts'
 import type { DatagramTransport, Path, StreamListener, StreamTransport } from '../transport.ts'
 import { TransportLink } from '../transport-link.ts'
@@ -464,9 +464,7 @@ const MIN_PACKET = 9
 
 function isOf(packet: Uint8Array, client: ServerClient): boolean {
   const id = client.session.peerSessionId
-  if (id === undefined) return false
-  for (let i = 0; i < id.length; i++) if (packet[1 + i] !== id[i]) return false
-  return true
+  return id !== undefined && isFrom(packet, id)
 }
 
 function keyOf(socket: number, { remote, local }: Path): string {

@@ -20,6 +20,17 @@ describe('KnownCertificates', () => {
     assert.equal(stranger, other)
   })
 
+  it('knows a chain by its leaf', () => {
+    const known = new KnownCertificates()
+    const [leaf, root] = [Uint8Array.of(1), Uint8Array.of(2)]
+    assert.equal(known.chainOf(leaf), undefined)
+    known.remember([leaf, root])
+    assert.deepEqual(known.chainOf(arrived(leaf)), [leaf, root])
+    assert.equal(known.chainOf(root), undefined, 'it was no leaf')
+    known.remember([leaf])
+    assert.deepEqual(known.chainOf(leaf), [leaf], 'as it was accepted last')
+  })
+
   it('keeps so many, those used last', () => {
     const known = new KnownCertificates()
     const all = Array.from({ length: MOST_KNOWN + 1 }, (_, i) => Uint8Array.of(i >> 8, i))
