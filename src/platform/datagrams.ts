@@ -32,7 +32,13 @@ import {
 import { openLibc } from './libc.ts'
 import { blockOfText, createBlock } from './memory.ts'
 import { inNetns } from './netns.ts'
-import { decodeAddress, encodeAddress, nameOf, type SocketAddress } from './sockaddr.ts'
+import {
+  decodeAddress,
+  type EncodedAddress,
+  encodeAddress,
+  nameOf,
+  type SocketAddress,
+} from './sockaddr.ts'
 import { setBuffer, setOption } from './sockopt.ts'
 import type { Syscalls } from './syscalls.ts'
 
@@ -79,6 +85,8 @@ export class Datagrams {
   readonly #control = createBlock(CONTROL_BYTES)
   readonly #iov = createBlock(IOVEC.size)
   readonly #header = createBlock(MSGHDR.size)
+  /** Of those who were sent to: a handshake is ten datagrams to one, and writing its address down costs 10 µs. */
+  readonly #names = new WeakMap<SocketAddress, EncodedAddress>()
 
   /** Opens and binds; port 0 for any. @throws OsError EADDRINUSE and the like */
   constructor(
@@ -128,11 +136,13 @@ export class Datagrams {
     }
   }
 
-  /** @returns 0 or -errno */
+  /**
+   * @param to must not change
+   * @returns 0 or -errno
+   */
   send(packet: Uint8Array, to: SocketAddress, from?: string): number {
     if (packet.length > PACKET_BYTES) return -E.EMSGSIZE
-    const mapped = this.#v6 && !to.address.includes(':')
-    const name = encodeAddress(mapped ? { ...to, address: `::ffff:${to.address}` } : to)
+    const name = this.#nameOf(to)
     this.#name.u8.set(name.block.u8.subarray(0, name.length))
     this.#data.u8.set(packet)
     const control = from === undefined ? 0 : this.#source(from, to.scope)
@@ -142,6 +152,16 @@ export class Datagrams {
 
   close(): void {
     this.#os.close(this.fd)
+  }
+
+  #nameOf(to: SocketAddress): EncodedAddress {
+    let name = this.#names.get(to)
+    if (name === undefined) {
+      const mapped = this.#v6 && !to.address.includes(':')
+      name = encodeAddress(mapped ? { ...to, address: `::ffff:${to.address}` } : to)
+      this.#names.set(to, name)
+    }
+    return name
   }
 
   /** What is the same for every message. */

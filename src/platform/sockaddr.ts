@@ -10,9 +10,9 @@ const MAX_BYTES = 128 // sockaddr_storage
 
 /** An address and port, and for link-local IPv6 the interface's index (else 0). */
 export interface SocketAddress {
-  address: string
-  port: number
-  scope: number
+  readonly address: string
+  readonly port: number
+  readonly scope: number
 }
 
 export interface EncodedAddress {

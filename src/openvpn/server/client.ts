@@ -67,6 +67,8 @@ export interface ClientHost {
    * of the same client leaves.
    */
   claim(client: ServerClient): Promise<Estate | undefined>
+  /** It has another common name than `former`. */
+  renamed(client: ServerClient, former: string): void
   moved(client: ServerClient, from: string): void
   gone(client: ServerClient): void
   log: Tell
@@ -111,7 +113,6 @@ export class ServerClient implements ClientIdentity {
   readonly link: TransportLink
   readonly session: Session
   readonly metadata: Uint8Array | undefined
-  commonName = ''
   username = ''
   certificates = NOBODY
   lastSeen: Date
@@ -120,6 +121,7 @@ export class ServerClient implements ClientIdentity {
   readonly #ownOptions: () => string
   readonly #gone = new AbortController()
   readonly #responses = new Map<number, Responses>()
+  #commonName = ''
   #stage: Stage = 'handshake'
   #info: PeerInfo = parsePeerInfo('')
   #options = ''
@@ -207,6 +209,11 @@ export class ServerClient implements ClientIdentity {
       })
     }
     this.#schedule()
+  }
+
+  /** From the certificate, or by what was decided; '' until then. */
+  get commonName(): string {
+    return this.#commonName
   }
 
   get stage(): Stage {
@@ -348,11 +355,17 @@ export class ServerClient implements ClientIdentity {
     return this.commonName === '' ? where : `${this.commonName}/${where}`
   }
 
+  #rename(name: string): void {
+    const former = this.#commonName
+    this.#commonName = name
+    if (name !== former) this.#host.renamed(this, former)
+  }
+
   #certificates(keyId: number, peer: PeerCertificates): void {
     if (keyId === 0) {
       this.certificates = peer
       try {
-        this.commonName = this.#commonNameOf(peer)
+        this.#rename(this.#commonNameOf(peer))
       } catch (error) {
         this.leave((error as Error).message)
         return
@@ -458,8 +471,8 @@ export class ServerClient implements ClientIdentity {
 
   async #admit(decision: AuthDecision & { allow: true }): Promise<void> {
     const { settings, policy } = this.#host
-    if (settings.usernameAsCommonName && this.username !== '') this.commonName = this.username
-    if (decision.commonName !== undefined) this.commonName = decision.commonName
+    if (settings.usernameAsCommonName && this.username !== '') this.#rename(this.username)
+    if (decision.commonName !== undefined) this.#rename(decision.commonName)
     this.#token = decision.token
     this.#inherit(await this.#host.claim(this))
     const first = decision.settings ?? {}

@@ -90,6 +90,8 @@ export class Server implements ClientHost {
   readonly #byAddress = new Map<string, ServerClient[]>()
   /** The same the other way round. */
   readonly #addresses = new Map<ServerClient, string>()
+  /** Those that have a common name, by it. */
+  readonly #byName = new Map<string, Set<ServerClient>>()
   readonly #peerIds = new Set<number>()
   #nextPeerId = 0
   #nextId = 0
@@ -242,25 +244,33 @@ export class Server implements ClientHost {
 
   async claim(client: ServerClient): Promise<Estate | undefined> {
     const { duplicateCn } = this.settings
-    const sameAddress = new Set(this.#at(client))
+    const { commonName, username } = client
+    const isOlder = (other: ServerClient) => other.id < client.id && !other.isGone
+    const sameAddress = new Set(this.#at(client).filter(isOlder))
+    const sameName = duplicateCn ? [] : [...(this.#byName.get(commonName) ?? [])].filter(isOlder)
     const leaving: Promise<void>[] = []
     let estate: Promise<Estate | undefined> | undefined
-    for (const other of this.#clients) {
-      if (other === client || other.isGone) continue
-      const sameName =
-        !duplicateCn && client.commonName !== '' && other.commonName === client.commonName
+    for (const other of sameAddress) {
+      const same = other.commonName === commonName && other.username === username
+      if (same && other.stage === 'connected') estate = other.bequeath('it has connected anew')
+      else leaving.push(other.end('it has connected anew'))
+    }
+    for (const other of sameName) {
       // One that has not said who it is yet is not the older instance of anybody.
-      const known = other.stage !== 'handshake' && other.id < client.id
-      if (sameAddress.has(other) && other.id < client.id) {
-        const same = other.commonName === client.commonName && other.username === client.username
-        if (same && other.stage === 'connected') estate = other.bequeath('it has connected anew')
-        else leaving.push(other.end('it has connected anew'))
-      } else if (sameName && known) {
-        leaving.push(other.end(`${client.commonName} has connected from elsewhere`))
-      }
+      if (sameAddress.has(other) || other.stage === 'handshake') continue
+      leaving.push(other.end(`${commonName} has connected from elsewhere`))
     }
     await Promise.all(leaving)
     return estate
+  }
+
+  renamed(client: ServerClient, former: string): void {
+    this.#unname(client, former)
+    const { commonName } = client
+    if (commonName === '') return
+    const namesakes = this.#byName.get(commonName)
+    if (namesakes === undefined) this.#byName.set(commonName, new Set([client]))
+    else namesakes.add(client)
   }
 
   moved(client: ServerClient, from: string): void {
@@ -278,6 +288,13 @@ export class Server implements ClientHost {
   gone(client: ServerClient): void {
     this.#clients.delete(client)
     this.#forget(client)
+    this.#unname(client, client.commonName)
+  }
+
+  #unname(client: ServerClient, name: string): void {
+    const namesakes = this.#byName.get(name)
+    namesakes?.delete(client)
+    if (namesakes?.size === 0) this.#byName.delete(name)
   }
 
   #entrance(): { door: Door; answers: FrequencyLimit; arrivals: FrequencyLimit | undefined } {
