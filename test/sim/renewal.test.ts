@@ -13,7 +13,7 @@ import type { Transport } from '../../src/openvpn/transport-link.ts'
 import { TransportLink } from '../../src/openvpn/transport-link.ts'
 import { BookDriver } from './book-driver.ts'
 import { SERVER_AT, SimServer } from './control.ts'
-import { ServerNet } from './server.ts'
+import { ServerNet, type ServerNetOptions } from './server.ts'
 
 const SECOND = 1000
 const MINUTE = 60 * SECOND
@@ -126,7 +126,8 @@ class ClientEnd {
   }
 }
 
-const net = () => ServerNet.open({ settings: { tranWindow: TRAN_WINDOW } })
+const net = (options: ServerNetOptions = {}) =>
+  ServerNet.open({ ...options, settings: { tranWindow: TRAN_WINDOW } })
 
 /** A server that takes a new session of a client for the same client: it keeps its peer id, 7. */
 async function sameAgain(): Promise<{ world: ServerNet; server: SimServer }> {
@@ -275,3 +276,56 @@ describe('a renewal that fails at a client', () => {
     assert.deepEqual(client.ending, { kind: 'closed' })
   })
 })
+
+/** By which a server may refuse a client's certificate, while `refused` says so. */
+const REFUSING: [rule: string, options: (refused: () => boolean) => ServerNetOptions][] = [
+  ['crl-verify', (refused) => ({ refuses: () => (refused() ? 'it is revoked' : undefined) })],
+  [
+    'tls-verify',
+    (refused) => ({
+      policy: { refusesCertificates: async () => (refused() ? 'it is refused' : undefined) },
+    }),
+  ],
+]
+
+for (const [rule, options] of REFUSING) {
+  describe(`a renewal whose certificate ${rule} refuses at a server`, () => {
+    it('leaves the old key its time, and no more', async () => {
+      let refused = false
+      const world = await net(options(() => refused))
+      const client = await ClientEnd.connect(world)
+      const [peerId] = client.sends!
+      refused = true
+      client.attempt.renegotiate()
+      await world.pass(SECOND)
+      assert.match(world.logged.join('\n'), /keys were not renewed: it is re(vok|fus)ed/)
+      // The client tries again and again, and is known at the server all the while.
+      await world.pass(TRAN_WINDOW - 2 * SECOND)
+      assert.deepEqual([...world.driver.peersById.keys()], [peerId])
+      assert.deepEqual([client.sends, client.ending], [[peerId, 0], undefined])
+      await world.pass(2 * SECOND)
+      assert.deepEqual([...world.driver.peersById.keys()], [])
+      assert.match(world.logged.join('\n'), /its keys are too old/)
+      assert.equal(client.ending?.kind, 'lost')
+      await world.end()
+    })
+
+    it('is forgotten with the next session, if that is not refused', async () => {
+      let refused = false
+      const world = await net(options(() => refused))
+      const client = await ClientEnd.connect(world)
+      const before = client.sends!
+      refused = true
+      client.attempt.renegotiate()
+      await world.pass(2 * MINUTE)
+      refused = false
+      await world.pass(2 * MINUTE)
+      assert.deepEqual([client.sends, client.pushes], [before, 1])
+      await world.pass(TRAN_WINDOW)
+      assert.deepEqual([...world.driver.peersById.keys()], [before[0]])
+      assert.deepEqual([world.server.clients().length, client.ending], [1, undefined])
+      await client.leave(world)
+      await world.end()
+    })
+  })
+}

@@ -63,6 +63,8 @@ export interface ServerNetOptions {
   readonly seed?: number
   /** The server's key of tls-crypt-v2. */
   readonly tlsCryptV2?: Uint8Array
+  /** Why the certificate with that name is none of ours (`crl-verify` and the like). */
+  readonly refuses?: (name: string) => string | undefined
 }
 
 export interface NewClient {
@@ -108,7 +110,7 @@ export class ServerNet {
       data,
       pool: this.pool,
       network: this.#network(),
-      tls: this.tls(() => 'server'),
+      tls: this.tls(() => 'server', options.refuses),
       door: {
         wrap: { kind: 'none' },
         ...(options.tlsCryptV2 && {
@@ -187,11 +189,12 @@ export class ServerNet {
   }
 
   /** Of somebody with a certificate of that name. */
-  tls(name: () => string) {
+  tls(name: () => string, refuses: (name: string) => string | undefined = () => undefined) {
     return createFakeTls({
       random: this.random,
       later: (run) => this.clock.after(0, run),
       certificate: () => new TextEncoder().encode(name()),
+      verify: (certificate) => refuses(new TextDecoder().decode(certificate)),
     })
   }
 

@@ -202,11 +202,12 @@ export class ServerClient implements ClientIdentity {
     const refuses = metadata && host.policy.refusesKey?.(metadata)
     if (refuses !== undefined) {
       this.#early = []
-      void this.#unlessRefused(refuses, () => {
+      const allowed = () => {
         const early = this.#early ?? []
         this.#early = undefined
         for (const packet of early) this.receive(packet)
-      })
+      }
+      void this.#unlessRefused(refuses, allowed, (why) => this.leave(why))
     }
     this.#schedule()
   }
@@ -373,15 +374,25 @@ export class ServerClient implements ClientIdentity {
     }
     const refuses = this.#host.policy.refusesCertificates?.(this, this.#gone.signal)
     if (refuses === undefined) this.session.admit(keyId)
-    else void this.#unlessRefused(refuses, () => this.session.admit(keyId))
+    else {
+      const refused = (why: string) => {
+        this.session.reject(keyId, why, this.#host.now())
+        this.#schedule()
+      }
+      void this.#unlessRefused(refuses, () => this.session.admit(keyId), refused)
+    }
   }
 
-  /** Goes on with `allowed` unless there is a reason why not. */
-  async #unlessRefused(asked: Promise<string | undefined>, allowed: () => void): Promise<void> {
+  /** Goes on with `allowed` unless there is a reason why not, which is `refused`'s then. */
+  async #unlessRefused(
+    asked: Promise<string | undefined>,
+    allowed: () => void,
+    refused: (why: string) => void,
+  ): Promise<void> {
     const why = await this.#unlessGone(asked).catch((error: unknown) => textOf(error))
     if (this.#gone.signal.aborted) return
     if (why === undefined) allowed()
-    else this.leave(why)
+    else refused(why)
   }
 
   #hello(
