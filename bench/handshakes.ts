@@ -23,7 +23,7 @@ import { createTopology, inside, startInside } from './topology.ts'
 const MAIN = fileURLToPath(new URL('../src/cli/main.ts', import.meta.url))
 const LOAD = fileURLToPath(new URL('../test/openvpn/load.ts', import.meta.url))
 const PAGE = fileURLToPath(new URL('../docs/PERFORMANCE.md', import.meta.url))
-const RESULTS = fileURLToPath(new URL('./results', import.meta.url))
+const RESULTS = fileURLToPath(new URL('./results/', import.meta.url))
 const PORT = 1194
 /** Both say so. */
 const UP = /Initialization Sequence Completed/
