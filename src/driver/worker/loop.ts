@@ -42,6 +42,11 @@ const EVENTS = 64
 /** How long a next hop is believed where nobody tells of changes. */
 const ROUTE_LIFE_MS = 1000
 const CONTROL_BYTES = 2 * 65536
+/**
+ * Peers that go between two sweeps of the heap. It is swept when much has been made, and a worker makes little: without these, what
+ * is left of 5,000 peers keeps 40 MiB. Asking for one takes 0.1 ms; the collector's own thread does the work.
+ */
+const SWEEP_EVERY = 250
 
 interface Socket {
   fd: number
@@ -86,6 +91,8 @@ class Loop {
   /** Messages that the control thread has sent, and how many of them were taken. */
   readonly #asked: Int32Array
   #taken = 0
+  /** Peers that have gone. */
+  #removed = 0
 
   constructor(options: WorkerOptions, port: MessagePort) {
     this.#options = options
@@ -229,6 +236,8 @@ class Loop {
         return undefined
       case 'remove-peer':
         engine.removePeer(command.handle)
+        this.#removed++
+        if (this.#removed % SWEEP_EVERY === 0) Bun.gc(false)
         return undefined
       case 'install-key':
         return engine.installKey(command.handle, command.slot, command.config, this.#now)
