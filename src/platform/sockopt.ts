@@ -59,7 +59,7 @@ export function getBytesOption(
 }
 
 /**
- * Gives a socket a buffer of `bytes`, beyond the system's limit where that is permitted.
+ * Gives a socket a buffer of `bytes`, beyond the system's limit where that is permitted; 0: it stays as the system has it.
  *
  * @param force, plain the option that ignores the limit, and the one that keeps it
  */
@@ -70,7 +70,7 @@ export function setBuffer(
   plain: number,
   bytes: number,
 ): void {
-  if (trySetOption(os, fd, SOL_SOCKET, force, bytes) < 0) {
+  if (bytes !== 0 && trySetOption(os, fd, SOL_SOCKET, force, bytes) < 0) {
     trySetOption(os, fd, SOL_SOCKET, plain, bytes)
   }
 }

@@ -46,6 +46,12 @@ export interface RunningServer {
 }
 
 /**
+ * Of a UDP socket for control packets, unless `rcvbuf` says otherwise: the first packets of some 2,000 clients that come at once. With the
+ * system's 208 KiB 500 clients took 6.3 s, since what is lost is sent again after seconds; with this, 1.3 s.
+ */
+const RECEIVE_BYTES = 4 << 20
+
+/**
  * @param client of the driver that is to have the interface
  * @param failed is called when the driver is gone: nothing works from then on
  * @throws OsError or ApiError for what the system refuses; nothing is left then
@@ -69,7 +75,8 @@ export async function openServer(
     for (const { protocol, address, port, v6only } of listen) {
       const options = { ...sockets, v6only }
       if (protocol === 'udp') {
-        const transport = openDatagrams(watch, address, port, options)
+        const rcvbuf = options.rcvbuf ?? RECEIVE_BYTES
+        const transport = openDatagrams(watch, address, port, { ...options, rcvbuf })
         undo.push(() => transport.close())
         datagrams.push(transport)
       } else {

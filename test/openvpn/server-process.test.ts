@@ -62,6 +62,22 @@ describe('ovpn server', { skip: withoutProgram('2.6') }, () => {
   const renewed = (client: Running, times: number) => () =>
     (client.stdout.match(/VERIFY OK: depth=0/g) ?? []).length >= times
 
+  for (const [setting, bytes, why] of [
+    ['', 4 << 20, 'room for the first packets of many clients'],
+    ['rcvbuf 100000', 100_000, 'as the configuration says'],
+    ['rcvbuf 0', undefined, 'as the system has it'],
+  ] as const) {
+    it(`has a receive buffer: ${why}`, async () => {
+      const server = await peers.server('ours', 1, [...identity('server'), setting])
+      const args = ['netns', 'exec', peers.lab.server.name, 'ss', '-uanm']
+      const { stdout } = await run('ip', args)
+      // The kernel doubles what it is told. The driver's sockets beside it have buffers of their own.
+      const system = Number(readFileSync('/proc/sys/net/core/rmem_default', 'utf8'))
+      assert.ok(stdout.includes(`,rb${bytes === undefined ? system : 2 * bytes},`), stdout)
+      await stop(server)
+    })
+  }
+
   it('runs programs, which are told of clients and decide about them', async () => {
     const keep = program('keep.sh')
     const decide = program(

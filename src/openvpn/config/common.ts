@@ -108,8 +108,8 @@ export function checkKeepalive(settings: Settings): void {
 
 export function readSocket(settings: Settings): SocketConfig {
   return {
-    sndbuf: settings.args('sndbuf')?.bytes || undefined,
-    rcvbuf: settings.args('rcvbuf')?.bytes || undefined,
+    sndbuf: settings.args('sndbuf')?.bytes,
+    rcvbuf: settings.args('rcvbuf')?.bytes,
     mark: settings.args('mark')?.mark,
     bindDev: settings.args('bind-dev')?.device,
   }

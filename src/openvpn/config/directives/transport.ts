@@ -331,7 +331,7 @@ export const transport = {
     ...both(honoured),
     pushed: honoured,
     connection: true,
-    doc: 'Receive buffer of the socket; 0: as the system has it',
+    doc: 'Receive buffer of the socket; 0: as the system has it. A server’s UDP sockets have 4 MiB unless this is set',
   },
   'socket-flags': {
     args: { flags: some(word) },
