@@ -68,7 +68,7 @@ export interface KeyEvents {
   wake(): void
 }
 
-/** How long an acknowledgement waits for TLS to have something to say, during the handshake. */
+/** How long an acknowledgement waits for a message that it may go with. */
 const ACK_DELAY: Millis = 10
 /** From so many acknowledgements on none waits: the peer's window is full soon. */
 const ACKS_TO_SEND_AT_ONCE = 4
@@ -173,9 +173,10 @@ export class KeyState {
     const arrival = this.#receives.accept(message)
     if (arrival === 'too far ahead') return arrival
     this.#acks.add(message.id)
-    const tlsMayAnswer =
-      arrival === 'new' && message.payload.length > 0 && this.#peerSource === undefined
-    this.#ackAt = tlsMayAnswer ? now + ACK_DELAY : now
+    // The handshake goes on with an answer, and a client that sends a text asks for something.
+    const isAnswered = this.#peerSource === undefined || this.#settings.role === 'server'
+    const mayAnswer = arrival === 'new' && message.payload.length > 0 && isAnswered
+    this.#ackAt = mayAnswer ? now + ACK_DELAY : now
     return arrival
   }
 
