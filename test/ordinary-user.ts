@@ -9,7 +9,7 @@
 import { chownSync, mkdirSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { run } from './command.ts'
-import { cacheFolder, fetchOpenvpn27, Unavailable } from './kernel/fetch.ts'
+import { cacheFolder, fetchKernel, fetchOpenvpn27, Unavailable } from './kernel/fetch.ts'
 
 /** Somebody. */
 export const USER = 65534
@@ -54,9 +54,11 @@ export function asOrdinaryUser(command: readonly string[], home: string): [strin
 /** Why there is no such world on this machine, with this `home`; false where there is. Fetches what its user cannot. */
 export async function withoutOrdinaryUser(home: string): Promise<string | false> {
   mkdirSync(cacheFolder(), { recursive: true })
-  await fetchOpenvpn27().catch((error: unknown) => {
-    if (!(error instanceof Unavailable)) throw error
-  })
+  for (const fetch of [fetchOpenvpn27, fetchKernel]) {
+    await fetch().catch((error: unknown) => {
+      if (!(error instanceof Unavailable)) throw error
+    })
+  }
   const script = 'cd "$HOME"; "$0" --version; ip tuntap add mode tun'
   const [command, ...args] = asOrdinaryUser(['sh', '-ec', script, process.execPath], home)
   const { status, stderr } = await run(command, args)

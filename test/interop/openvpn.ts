@@ -66,6 +66,8 @@ export interface Lab {
   /** Where configurations and certificates lie, and more may; removed with the lab. */
   readonly folder: string
   addHost(): Host
+  /** Has `server` or `client`.crt and .key lie in the folder, for ends that are started elsewhere. */
+  certify(usage: 'server' | 'client'): void
   startServer(side: Side, transport: Transport): Running
   startClient(side: ClientSide, transport: Transport): Running
   close(): Promise<void>
@@ -113,6 +115,7 @@ export function openLab(): Lab {
   }
   return {
     ...{ server, client: first.netns, hosts, folder, addHost },
+    certify: (usage) => createCertificate(folder, usage, usage),
     startServer(side, transport) {
       const lines = [
         ...[`proto ${protocol(transport, 'server')}`, `port ${PORT}`, 'dh none'],

@@ -1,6 +1,7 @@
 /**
  * Runs a command under the kernel's own `ovpn` driver: in a QEMU machine that sees this machine's
- * file tree (read-only below, changes kept in its memory) and has no network but what it makes itself.
+ * file tree (read-only below, changes kept in its memory) and has no network but what it makes itself, and where
+ * wanted a cable to a namespace of this one's.
  *
  * Owns the QEMU process, its bounds and the results; the kernel is fetch.ts's, the guest's inside
  * initramfs.ts's.
@@ -19,6 +20,9 @@ const BUN = join(CHECKOUT, 'node_modules/.bin/bun')
 /** The driver, what it links to, and its ciphers: in the guest nobody loads a module on demand. */
 const MODULES = ['ovpn', 'tun', 'veth', 'dummy', 'gcm', 'ctr', 'aesni-intel', 'chacha20poly1305']
 
+/** Of its end of a cable. */
+const NETWORK_MODULES = ['virtio_net']
+
 /**
  * Processors of the guest. Emulated ones run side by side, and now and then one meets an instruction that another is patching
  * (an `int3` in the middle of the kernel); so there is but one of those.
@@ -33,6 +37,12 @@ const SCRIPT_TIMEOUT_MS = 60_000
 const PROBE_TIMEOUT_MS = 10_000
 const CONSOLE_TAIL = 20_000
 
+/** A cable: `eth0` in the guest, and outside a tap device of this name that is there already, in a named namespace. */
+export interface GuestNetwork {
+  netns: string
+  tap: string
+}
+
 export interface GuestOptions {
   /** Working directory; the checkout unless told. */
   cwd?: string
@@ -41,6 +51,9 @@ export interface GuestOptions {
   /** What the script may take, from its start. */
   timeoutMs?: number
   memoryMiB?: number
+  network?: GuestNetwork
+  /** Ends the machine, which then is a GuestError. */
+  signal?: AbortSignal
 }
 
 export interface GuestResult {
@@ -101,15 +114,23 @@ export async function runInKernel(
     const out = join(folder, 'out')
     await mkdir(out)
     await writeFile(join(out, '.script'), `cd ${quote(options.cwd ?? CHECKOUT)}\n${script}\n`)
+    const { network, signal, modules = [] } = options
     const initrd = join(folder, 'initrd')
-    await writeFile(initrd, await createInitramfs(kernel, [...MODULES, ...(options.modules ?? [])]))
+    const needed = [...MODULES, ...(network === undefined ? [] : NETWORK_MODULES), ...modules]
+    await writeFile(initrd, await createInitramfs(kernel, needed))
     const machine = await bootMachine({
       accelerator,
       kernel,
       initrd,
       memoryMiB: options.memoryMiB ?? 2048,
       append: `ovpn_seconds=${Math.ceil(timeoutMs / 1000) + 10}`,
-      arguments: [...share('root', '/', true), ...share('out', out, false)],
+      arguments: [
+        ...share('root', '/', true),
+        ...share('out', out, false),
+        ...(network === undefined ? [] : cable(network)),
+      ],
+      ...(network !== undefined && { netns: network.netns }),
+      ...(signal !== undefined && { signal }),
       bootTimeoutMs: BOOT_TIMEOUT_MS,
       timeoutMs,
     })
@@ -180,6 +201,9 @@ interface Machine {
   memoryMiB: number
   append: string
   arguments: readonly string[]
+  /** Where QEMU runs; here unless named. */
+  netns?: string
+  signal?: AbortSignal
   bootTimeoutMs: number
   /** From the script's start. */
   timeoutMs: number
@@ -198,7 +222,7 @@ interface MachineEnd {
 async function bootMachine(machine: Machine): Promise<MachineEnd> {
   for (let tries = 1; ; tries++) {
     const end = await runMachine(machine)
-    if (end.bootMs !== undefined || tries === BOOT_TRIES) return end
+    if (end.bootMs !== undefined || tries === BOOT_TRIES || machine.signal?.aborted) return end
     console.log(`the guest did not come up, once more; it said: ${tail(end.console)}`)
   }
 }
@@ -215,7 +239,11 @@ async function runMachine(machine: Machine): Promise<MachineEnd> {
   ]
   const started = performance.now()
   const elapsed = () => Math.round(performance.now() - started)
-  const qemu = spawn(QEMU, args, { stdio: ['ignore', 'pipe', 'pipe'] })
+  const [command, ...words] =
+    machine.netns === undefined
+      ? [QEMU, ...args]
+      : ['ip', 'netns', 'exec', machine.netns, QEMU, ...args]
+  const qemu = spawn(command!, words, { stdio: ['ignore', 'pipe', 'pipe'] })
   let console = ''
   let bootMs: number | undefined
   let timedOut = false
@@ -224,6 +252,8 @@ async function runMachine(machine: Machine): Promise<MachineEnd> {
     qemu.kill('SIGKILL')
   }
   let timer = setTimeout(expire, machine.bootTimeoutMs)
+  const abort = () => qemu.kill('SIGKILL')
+  machine.signal?.addEventListener('abort', abort)
   const gather = (text: string): void => {
     console = (console + text).slice(-4 * CONSOLE_TAIL)
     // QEMU would wait for a debugger.
@@ -240,6 +270,7 @@ async function runMachine(machine: Machine): Promise<MachineEnd> {
     await ended(qemu)
   } finally {
     clearTimeout(timer)
+    machine.signal?.removeEventListener('abort', abort)
   }
   return { console, timedOut, bootMs, totalMs: elapsed() }
 }
@@ -249,6 +280,11 @@ function ended(child: ChildProcess): Promise<void> {
     child.once('error', reject)
     child.once('close', () => resolve())
   })
+}
+
+function cable({ tap }: GuestNetwork): string[] {
+  const end = `tap,id=cable,ifname=${tap},script=no,downscript=no`
+  return ['-netdev', end, '-device', 'virtio-net-pci,netdev=cable,romfile=']
 }
 
 /** One 9p export. Files of several of this machine's file systems may share numbers, hence `remap`. */
