@@ -240,7 +240,7 @@ async function stream({ name }: TestNetns, to: string, more: string[]): Promise<
     const { stdout } = await run('ip', ['netns', 'exec', name, ...args])
     const { end: told, error } = JSON.parse(stdout)
     if (error === undefined) return told.sum_received.bits_per_second / 1e6
-    const isBusy = /Connection refused|server is busy/.test(error)
+    const isBusy = /Connection refused|Connection reset|server is busy/.test(error)
     if (!isBusy || performance.now() > last) throw new Error(error)
     await sleep(200)
   }
