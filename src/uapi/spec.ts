@@ -221,7 +221,7 @@ export const peer = attributes({
     type: 'u32',
     max: SWAP_WAIT_MAX,
     extension: true,
-    doc: 'Milliseconds after which packets are sent with the later one of two keys, swapped or not, as the peer has it by then; from the first packet heard with it, if that is earlier; until then with the former one, though `key-swap` came; 0: `key-swap` alone decides',
+    doc: 'Milliseconds after which packets are sent with the later one of two keys, swapped or not, as the peer has it by then; from the first packet heard with it, if that is earlier; until then with the former one, though `key-swap` came. A former key that was heard and is deleted opens packets for as long. 0: `key-swap` and `key-del` alone decide',
   },
   'last-rx-ms': {
     type: 'uint',

@@ -255,15 +255,18 @@ export class Engine {
     this.#table.byHandle(handle)?.swapKeys()
   }
 
-  deleteKey(handle: PeerHandle, slot: SlotName): void {
-    this.#table.byHandle(handle)?.setKey(slot, undefined)
+  deleteKey(handle: PeerHandle, slot: SlotName, now: Millis): void {
+    const peer = this.#table.byHandle(handle)
+    if (peer === undefined) return
+    peer.deleteKey(slot, now)
+    this.#timers.schedule(peer)
   }
 
   /** Removes the key with this id from whichever slot holds it: another worker has used its packet ids up. */
-  retireKey(handle: PeerHandle, keyId: number): void {
+  retireKey(handle: PeerHandle, keyId: number, now: Millis): void {
     for (const slot of ['primary', 'secondary'] as const) {
       if (this.#table.byHandle(handle)?.[slot]?.keyId !== keyId) continue
-      this.deleteKey(handle, slot)
+      this.deleteKey(handle, slot, now)
       return
     }
   }
@@ -346,6 +349,7 @@ export class Engine {
   onDeadline(now: Millis): void {
     this.#receiver.onDeadline(now)
     this.#timers.run(now, (peer) => {
+      peer.onDeadline(now)
       peer.keepalive.onDeadline(now, {
         ping: () => this.#sender.ping(peer, now),
         expired: () => {

@@ -44,7 +44,7 @@ describe('the key that is sealed with, after a swap', () => {
     ['it was heard with the new key', NEXT, (made) => hear(made, NEXT)],
     ['time is nearly over', FORMER, (made) => (made.now += WAIT - 1)],
     ['it may wait as well, so time ends', NEXT, (made) => (made.now += WAIT)],
-    ['the former key is gone', NEXT, (made) => made.engine.deleteKey(101, 'secondary')],
+    ['the former key is gone', NEXT, (made) => made.engine.deleteKey(101, 'secondary', made.now)],
     [
       'another key is in the place of the former one',
       NEXT,
@@ -83,7 +83,7 @@ describe('the key that is sealed with, after a swap', () => {
 
   it('an empty slot leaves nothing to send with', () => {
     const made = rig()
-    made.engine.deleteKey(101, 'secondary')
+    made.engine.deleteKey(101, 'secondary', made.now)
     swap(made)
     assert.equal(sentWith(made), undefined)
     assert.deepEqual(made.snapshot(1).drops, [{ reason: 'tx-no-key', count: 1 }])
@@ -134,7 +134,7 @@ describe('the key that is sealed with, before a swap', () => {
       FORMER,
       (made) => {
         hear(made, NEXT)
-        made.engine.deleteKey(101, 'secondary')
+        made.engine.deleteKey(101, 'secondary', made.now)
       },
     ],
     [
@@ -195,5 +195,80 @@ describe('the key that is sealed with, before a swap', () => {
     hear(made, NEXT)
     made.now += 60_000
     assert.equal(sentWith(made), NEXT)
+  })
+})
+
+describe('a former key that was deleted', () => {
+  /** Peer 1 as it is when the next renewal begins: both keys were heard, the former is gone. */
+  const renewed = (swapWait = WAIT): Rig => {
+    const made = rig(swapWait)
+    hear(made, FORMER)
+    hear(made, NEXT)
+    swap(made)
+    made.engine.deleteKey(101, 'secondary', made.now)
+    return made
+  }
+  const rows: [why: string, opens: boolean, made: () => Rig, act: (made: Rig) => void][] = [
+    ['the peer may not know of it', true, renewed, () => {}],
+    ['for as long as a swap waits', true, renewed, (made) => (made.now += WAIT - 1)],
+    ['and no longer', false, renewed, (made) => (made.now += WAIT)],
+    [
+      'the next key is in its place',
+      true,
+      renewed,
+      (made) => made.engine.installKey(101, 'secondary', keyConfig(5), made.now),
+    ],
+    [
+      'the peer has another key with its id',
+      false,
+      renewed,
+      (made) => {
+        const decrypt = { cipherKey: new Uint8Array(32).fill(9), nonceTail: new Uint8Array(8) }
+        made.engine.installKey(101, 'secondary', { ...keyConfig(FORMER), decrypt }, made.now)
+      },
+    ],
+    [
+      'nothing waits any more',
+      false,
+      renewed,
+      (made) => made.engine.changePeer(101, { swapWait: 0 }, made.now),
+    ],
+    ['nothing ever waits', false, () => renewed(0), () => {}],
+  ]
+  for (const [why, opens, make, act] of rows) {
+    it(`${opens ? 'opens' : 'is forgotten'}: ${why}`, () => {
+      const made = make()
+      act(made)
+      made.engine.onDeadline(made.now)
+      const before = made.snapshot(1).vpnRxPackets
+      hear(made, FORMER, 2)
+      assert.equal(made.snapshot(1).vpnRxPackets - before, opens ? 1 : 0)
+    })
+  }
+
+  it('is forgotten: no packet ever came with it', () => {
+    const made = rig()
+    made.engine.deleteKey(101, 'secondary', made.now)
+    hear(made, NEXT)
+    assert.equal(made.snapshot(1).vpnRxPackets, 0)
+  })
+
+  it('is in no slot, seals nothing, and takes no packet twice', () => {
+    const made = renewed()
+    assert.equal(
+      made.snapshot(1).keys.some(({ keyId }) => keyId === FORMER),
+      false,
+    )
+    assert.equal(sentWith(made), NEXT)
+    hear(made, FORMER)
+    assert.deepEqual(made.snapshot(1).drops, [{ reason: 'rx-replay', count: 1 }])
+  })
+
+  it('wants to be looked at when its time is over', () => {
+    const made = renewed()
+    assert.equal(made.engine.deadline(), made.now + WAIT)
+    made.now += WAIT
+    made.engine.onDeadline(made.now)
+    assert.equal(made.engine.deadline(), Infinity)
   })
 })

@@ -81,6 +81,9 @@ export class Peer {
   #former: KeySlot | undefined
   #later: KeySlot | undefined
   #laterFrom: Millis = -Infinity
+  /** A former key that was deleted, where the peer may be late with the next one: it opens still. */
+  #late: KeySlot | undefined
+  #lateUntil: Millis = Infinity
   readonly keepalive: Keepalive
   /** Any packet to and from the peer, control packets excluded; -Infinity before the first. */
   lastSent: Millis = -Infinity
@@ -133,7 +136,7 @@ export class Peer {
   slotFor(keyId: number): KeySlot | undefined {
     if (this.primary?.keyId === keyId) return this.primary
     if (this.secondary?.keyId === keyId) return this.secondary
-    return undefined
+    return this.#late?.keyId === keyId ? this.#late : undefined
   }
 
   /** The other key with the same key id: two sessions of one peer, one after the other, may have that. */
@@ -168,6 +171,7 @@ export class Peer {
   /** Milliseconds. */
   setSwapWait(wait: number): void {
     this.#swapWait = wait
+    if (wait === 0) this.#endLate()
     this.#chooseSealer()
   }
 
@@ -187,11 +191,33 @@ export class Peer {
   /** Puts a key into a slot, or nothing; forgets what is there. */
   setKey(slot: SlotName, key: KeySlot | undefined): void {
     this[slot]?.close()
+    if (key !== undefined && key.keyId === this.#late?.keyId) this.#endLate()
     this[slot] = key
     this.#newest = key
     // A primary key was put there to be used.
     if (slot === 'primary') this.endSwap()
     else this.#chooseSealer()
+  }
+
+  /**
+   * Takes a key away. Where swaps wait for the peer, it may send with its former key for a moment after that was given up here: it is
+   * told that the next renewal has begun by a packet that is still on its way. So that key opens for as long as a swap would wait.
+   */
+  deleteKey(slot: SlotName, now: Millis): void {
+    const key = this[slot]
+    if (slot === 'secondary' && key?.heard === true && this.#swapWait > 0) {
+      this.#endLate()
+      this.#late = key
+      this.#lateUntil = now + this.#swapWait
+      this.secondary = undefined
+    }
+    this.setKey(slot, undefined)
+  }
+
+  #endLate(): void {
+    this.#late?.close()
+    this.#late = undefined
+    this.#lateUntil = Infinity
   }
 
   /**
@@ -211,7 +237,12 @@ export class Peer {
 
   /** When it is to be woken (Timers). */
   deadline(): Millis {
-    return this.keepalive.deadline()
+    return Math.min(this.keepalive.deadline(), this.#lateUntil)
+  }
+
+  /** Does what is due but for the keepalive's. */
+  onDeadline(now: Millis): void {
+    if (now >= this.#lateUntil) this.#endLate()
   }
 
   /** Kept only for peers that lost something. */
@@ -224,8 +255,9 @@ export class Peer {
     return this.#drops?.list() ?? []
   }
 
-  /** Forgets both keys. */
+  /** Forgets all keys. */
   closeKeys(): void {
+    this.#endLate()
     this.setKey('primary', undefined)
     this.setKey('secondary', undefined)
   }

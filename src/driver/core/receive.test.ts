@@ -340,7 +340,7 @@ describe('Receiver: keys', () => {
 
   it('a deleted key opens nothing', () => {
     const made = rig()
-    made.engine.deleteKey(101, 'primary')
+    made.engine.deleteKey(101, 'primary', made.now)
     made.receive(seal(inner), homeOf(1))
     assert.deepEqual(made.engine.stats().drops, [{ reason: 'rx-no-key', count: 1 }])
   })

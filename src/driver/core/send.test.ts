@@ -287,7 +287,7 @@ describe('Sender: messages inside the data channel', () => {
 
   it('go nowhere without a key or a peer', () => {
     const made = rig()
-    made.engine.deleteKey(101, 'primary')
+    made.engine.deleteKey(101, 'primary', made.now)
     assert.equal(made.engine.sendInside(101, OCC_EXIT, made.now), false)
     assert.equal(made.engine.sendInside(999, OCC_EXIT, made.now), false)
     assert.deepEqual(made.sent, [])
@@ -360,8 +360,12 @@ describe('Keys leave memory when their slot does', () => {
   const rows: [why: string, left: number, act: (made: Rig) => void][] = [
     ['all are there', 4, () => {}],
     ['swapped', 4, (made) => made.engine.swapKeys(101)],
-    ['deleted', 2, (made) => made.engine.deleteKey(101, 'secondary')],
-    ['deleted twice', 2, (made) => [1, 2].map(() => made.engine.deleteKey(101, 'primary'))],
+    ['deleted', 2, (made) => made.engine.deleteKey(101, 'secondary', made.now)],
+    [
+      'deleted twice',
+      2,
+      (made) => [1, 2].map(() => made.engine.deleteKey(101, 'primary', made.now)),
+    ],
     ['replaced', 4, (made) => made.engine.installKey(101, 'primary', keyConfig(5), made.now)],
     ['worn out', 2, (made) => [1, 2].map(() => made.send(plainPiece(build(to('10.8.0.1')))))],
     ['the peer removed', 0, (made) => made.engine.removePeer(101)],

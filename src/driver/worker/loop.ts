@@ -245,10 +245,10 @@ class Loop {
         engine.swapKeys(command.handle)
         return undefined
       case 'delete-key':
-        engine.deleteKey(command.handle, command.slot)
+        engine.deleteKey(command.handle, command.slot, this.#now)
         return undefined
       case 'retire-key':
-        engine.retireKey(command.handle, command.keyId)
+        engine.retireKey(command.handle, command.keyId, this.#now)
         return undefined
       case 'pull-epoch':
         engine.pullEpoch(command.handle, command.keyId, command.epoch)
