@@ -70,6 +70,11 @@ export interface KeyEvents {
 
 /** How long an acknowledgement waits for a message that it may go with. */
 const ACK_DELAY: Millis = 10
+/**
+ * When a client says once more that it has the server's key message, after it was ready with a later key: OpenVPN's server has that key only
+ * when it hears so, and sends its message anew after two seconds; until then it hears nothing that comes with the key.
+ */
+const LAST_ACKS: readonly Millis[] = [250, 750]
 /** From so many acknowledgements on none waits: the peer's window is full soon. */
 const ACKS_TO_SEND_AT_ONCE = 4
 
@@ -87,6 +92,8 @@ export class KeyState {
   readonly #form: (id: number) => { room: number; opcode: Opcode }
   #peerStarted: boolean
   #ackAt: Millis = Number.NEGATIVE_INFINITY
+  /** When the last acknowledgements go out again. */
+  #lastAcksAt: Millis[] = []
   #tls: TlsEngine | undefined
   #earlyBytes = 0
   /** From TLS, not yet in messages. */
@@ -181,14 +188,14 @@ export class KeyState {
   }
 
   /** The acknowledgements of one packet. */
-  takeAcks(limit: number): number[] {
+  takeAcks(limit: number, now: Millis): number[] {
+    this.#lastAcksAt = this.#lastAcksAt.filter((at) => at > now)
     return this.#acks.take(limit)
   }
 
   /** Whether acknowledgements should go in a packet of their own. */
   wantsAck(now: Millis): boolean {
-    const { waiting } = this.#acks
-    return waiting > 0 && now >= this.#ackDeadline()
+    return now >= this.#ackDeadline()
   }
 
   /** When there is something to do, if nothing comes before. */
@@ -245,6 +252,9 @@ export class KeyState {
   complete(now: Millis): void {
     if (this.readyAt !== undefined || this.#closed) return
     this.readyAt = now
+    if (this.#settings.role === 'client' && this.keyId !== 0) {
+      this.#lastAcksAt = LAST_ACKS.map((after) => now + after)
+    }
     this.#events.ready()
   }
 
@@ -419,7 +429,7 @@ export class KeyState {
 
   #ackDeadline(): Millis {
     const { waiting } = this.#acks
-    if (waiting === 0) return Number.POSITIVE_INFINITY
+    if (waiting === 0) return this.#lastAcksAt[0] ?? Number.POSITIVE_INFINITY
     // A client's first message brings the acknowledgement of the server's reset: an empty packet before it would make a
     // server without state forget a wrapped client key.
     const first = this.#settings.role === 'client' && this.sends.nextId <= 1

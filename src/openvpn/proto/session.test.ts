@@ -328,6 +328,59 @@ describe('renewed keys', () => {
     }
   })
 
+  describe('of a server that has them when its last message is acknowledged, as OpenVPN', () => {
+    const SHORT = { renegotiate: { least: HOUR, most: 3000 } }
+    /** From here on the acknowledgements of later keys that are packets of their own are told to `gets`, and lost unless it says true. */
+    const hearing = (rig: Rig, gets: (time: number) => boolean) => {
+      rig.wire.detach(SERVER_AT)
+      rig.wire.attach(SERVER_AT, ({ bytes }) => {
+        const { opcode, keyId } = decodeControl(bytes)!
+        const isLast = opcode === Opcode.AckV1 && keyId > 0 && rig.client.made.length > 1
+        if (!isLast || gets(rig.clock.now)) rig.peer.receive(bytes)
+      })
+    }
+    const renewed = (gets: (time: number) => boolean) => {
+      const rig = new Rig(7, MODES[0]!, {}, SHORT).connect().run(1000)
+      hearing(rig, gets)
+      byClient(rig)
+      while (rig.client.made.length < 2) rig.run(1)
+      return rig
+    }
+
+    it('it is told three times, for each may get lost', () => {
+      const told: number[] = []
+      const rig = renewed((time) => told.push(time) > 0)
+      const since = rig.clock.now
+      rig.run(1500)
+      assert.deepEqual(
+        told.map((time) => Math.round((time - since) / 250)),
+        [0, 1, 3],
+      )
+    })
+
+    it('keys are used when it would have sent that message again', () => {
+      const rig = renewed(() => true)
+      rig.run(2400)
+      assert.deepEqual(rig.client.used, [])
+      rig.run(200)
+      assert.deepEqual(rig.client.used, [1])
+    })
+
+    it('they wait, and longer, for a server that does so', () => {
+      const from = { time: Infinity }
+      const rig = renewed((time) => time > from.time)
+      rig.run(2600)
+      assert.deepEqual(rig.client.used, [], 'its message came a second time after 2 s')
+      rig.run(4000)
+      assert.deepEqual(rig.client.used, [], 'a third time after 6 s')
+      from.time = rig.clock.now
+      rig.run(8000)
+      assert.deepEqual(rig.client.used, [], 'a fourth time after 14 s, and it was told then')
+      rig.run(17_000)
+      assert.deepEqual(rig.client.used, [1])
+    })
+  })
+
   it('are exchanged with who answers a reset with TLS at once, as OpenVPN 3 does', () => {
     const noDynamicWrap = { peerInfo: 'IV_PROTO=142\nIV_NCP=2\n' }
     const rig = new Rig(7, MODES[0]!, {}, { hello: noDynamicWrap }).connect().run(1000)

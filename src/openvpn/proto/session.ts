@@ -110,6 +110,8 @@ const HEADER_BYTES = 1 + SESSION_ID_BYTES + 1 + 4 * ACKS_BESIDE_MESSAGE + SESSIO
 /** Of TLS in a packet, however little room there is. */
 const MIN_PAYLOAD = 64
 const LAST_KEY_ID = 7
+/** Of the time until a message is sent again: enough for it to arrive. */
+const SURE = 1.25
 const NOTHING = new Uint8Array(0)
 
 export class Session {
@@ -336,6 +338,9 @@ export class Session {
     for (const id of acks) state.sends.acknowledge(id)
     if (messageId === undefined) return undefined
     const arrival = state.receive({ id: messageId, opcode, payload: packet.payload }, now)
+    if (arrival === 'duplicate' && state === this.#current && this.#useAt !== Infinity) {
+      this.#useAt = Math.max(this.#useAt, this.#sureAt(state.readyAt!, now))
+    }
     return arrival === 'new' ? undefined : arrival
   }
 
@@ -483,7 +488,7 @@ export class Session {
     }
     if (state.keyId !== 0) {
       const delay = most > 0 ? Math.min(handWindow, most / 2) : handWindow
-      this.#useAt = Math.max(now, state.created + delay)
+      this.#useAt = Math.max(this.#sureAt(now, now), state.created + delay)
     }
     if (this.#old !== undefined) {
       for (const text of this.#old.unsureTexts) state.send(text)
@@ -491,6 +496,16 @@ export class Session {
       this.#old.close()
     }
     if (state.keyId === 0) this.#sink.ready(state.keyId)
+  }
+
+  /**
+   * When the peer certainly has a key that is ready here since `readyAt`, if nothing of its exchange comes after `now`. A server of
+   * OpenVPN's has it when it knows that we have its last message. It sends that again after the timeout, and then after twice the time
+   * before; a client has the key as soon as it has ours.
+   */
+  #sureAt(readyAt: Millis, now: Millis): Millis {
+    if (this.role === 'server') return now
+    return now + (now - readyAt) + SURE * this.#settings.tlsTimeout
   }
 
   #failed(state: KeyState, error: SessionError): void {
@@ -508,12 +523,12 @@ export class Session {
     if (!state.isClosed) {
       for (let next = state.sends.take(now); next; next = state.sends.take(now)) {
         const { opcode, id: messageId, payload } = next
-        const acks = state.takeAcks(ACKS_BESIDE_MESSAGE)
+        const acks = state.takeAcks(ACKS_BESIDE_MESSAGE, now)
         this.#send(state, { opcode: opcode as ControlOpcode, acks, messageId, payload })
       }
     }
     while (state.wantsAck(now)) {
-      const acks = state.takeAcks(this.#acksAlone)
+      const acks = state.takeAcks(this.#acksAlone, now)
       this.#send(state, { opcode: Opcode.AckV1, acks, payload: NOTHING })
     }
   }
