@@ -1,5 +1,5 @@
 /** OpenVPN under `ovpn run` with a peer that uses the kernel's own driver, in a virtual machine: tunnels of kernel-peer.ts. */
-// npm test: load 0.7
+// npm test: load 0.5
 // npm test: 900 s, 700 s a test
 // npm test: ordinary user
 import assert from 'node:assert/strict'
@@ -32,7 +32,7 @@ describe("OpenVPN under ovpn run, and the kernel's driver", { skip }, () => {
       it('renews keys within a session, and loses no packet', () => {
         const { renewals, sessions, lost } = all[i]!
         console.log(`    ${renewals} renewals, ${lost} % of echo requests lost`)
-        assert.ok(renewals >= 1, `${renewals}`)
+        assert.ok(renewals >= 2, `${renewals}`)
         assert.equal(sessions, 1)
         assert.equal(lost, 0)
       })
