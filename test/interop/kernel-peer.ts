@@ -12,6 +12,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Running, run } from '../command.ts'
+import { againIfItDies } from '../kernel/again.ts'
 import { GuestError, type GuestResult, runInKernel } from '../kernel/vm.ts'
 import type { TestNetns } from '../namespace.ts'
 import { type Lab, openLab, ping, times } from './openvpn.ts'
@@ -130,15 +131,8 @@ function startNear(lab: Lab, i: number): Running {
 }
 
 /** Plays all of them. Rejects where one does not come about, with what both its ends have said. */
-export async function playTunnels(): Promise<Played[]> {
-  try {
-    return await play()
-  } catch (error) {
-    // As an emulated machine now and then does of its emulator.
-    if (!(error instanceof GuestError && error.code === 'GUEST_DIED')) throw error
-    console.log(`the machine died, once more: ${error.message}`)
-    return play()
-  }
+export function playTunnels(): Promise<Played[]> {
+  return againIfItDies(play)
 }
 
 async function play(): Promise<Played[]> {
