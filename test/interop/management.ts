@@ -1,8 +1,11 @@
 /** OpenVPN's management interface on a unix socket: commands and their answers, and what it tells by itself. */
 import assert from 'node:assert/strict'
-import { existsSync } from 'node:fs'
-import { createConnection } from 'node:net'
+import { once } from 'node:events'
+import { createConnection, type Socket } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { until } from './programs.ts'
+
+const PATIENCE_S = 40
 
 export interface Management {
   /** Sends a command that is answered with one line, and gives that. */
@@ -12,26 +15,43 @@ export interface Management {
   close(): void
 }
 
+/** Connects to `path`, once OpenVPN listens there: its socket has a name a moment before. */
+async function connectTo(path: string): Promise<Socket> {
+  const last = performance.now() + PATIENCE_S * 1000
+  for (;;) {
+    const socket = createConnection(path)
+    try {
+      await once(socket, 'connect')
+      return socket
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException
+      const isEarly = code === 'ENOENT' || code === 'ECONNREFUSED'
+      if (!isEarly || performance.now() > last) throw error
+    }
+    await sleep(50)
+  }
+}
+
 /** Connects to `path`, once OpenVPN has made it. */
 export async function openManagement(path: string): Promise<Management> {
   const answers: string[] = []
   const told: string[] = []
   let rest = ''
-  await until('the management socket', () => existsSync(path))
-  const socket = createConnection(path)
+  const socket = await connectTo(path)
   socket.setEncoding('utf8')
   socket.on('data', (text: string) => {
     const lines = (rest + text).split('\r\n')
     rest = lines.pop()!
     for (const line of lines) (line.startsWith('>') ? told : answers).push(line)
   })
-  await until('the management interface', () => told.some((line) => line.startsWith('>INFO')))
+  const hasGreeted = () => told.some((line) => line.startsWith('>INFO'))
+  await until('the management interface', hasGreeted, PATIENCE_S)
   return {
     told,
     async ask(command) {
       assert.equal(answers.length, 0, `asked nothing, was answered ${answers}`)
       socket.write(`${command}\n`)
-      await until(`an answer to ${command}`, () => answers.length > 0)
+      await until(`an answer to ${command}`, () => answers.length > 0, PATIENCE_S)
       return answers.shift()!
     },
     close: () => socket.destroy(),
