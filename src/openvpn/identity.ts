@@ -5,9 +5,10 @@
 
 import type { TlsConfig } from './config/tls-config.ts'
 import type { PeerCertificates, TlsFactory } from './proto/tls-engine.ts'
-import { createTls } from './tls.ts'
+import { createTls, type TlsDirective, TlsError } from './tls.ts'
 import { certificateIn, commonName, parseCertificate, readPem } from './x509/certificate.ts'
 import { parseCrl } from './x509/crl.ts'
+import { DerError } from './x509/der.ts'
 import { readPkcs12Certificates } from './x509/pkcs12.ts'
 import { createVerifier, type PeerRules } from './x509/verifier.ts'
 
@@ -34,12 +35,29 @@ export interface IdentityOptions {
 
 const decode = (bytes: Uint8Array): string => new TextDecoder().decode(bytes)
 
-/** @throws TlsError or DerError for certificates and keys that cannot be used */
+/** @throws TlsError for certificates and keys that cannot be used */
 export function createIdentity(config: TlsConfig, options: IdentityOptions): TlsFactory {
   const { role, required, requested, unixSeconds, files } = options
   const { ca, cert, key, extraCerts, pkcs12, keyPassword } = config
   const passphrase =
     options.passphrase ?? (typeof keyPassword === 'object' ? keyPassword.password : undefined)
+  // Before anything else is read, as it finds out whether the passphrase is right.
+  const tls = createTls({
+    ca: ca === undefined ? undefined : decode(ca.content),
+    certificate:
+      cert === undefined
+        ? undefined
+        : [cert, extraCerts].map((file) => (file ? decode(file.content) : '')).join('\n'),
+    key: key === undefined ? undefined : decode(key.content),
+    pkcs12: pkcs12?.content,
+    passphrase,
+    minVersion: config.tlsVersionMin,
+    maxVersion: config.tlsVersionMax,
+    ciphers: config.tlsCipher?.join(':'),
+    groups: config.tlsGroups?.join(':'),
+    requestCertificate: requested,
+    verify: (chain) => verify(chain),
+  })
   const roots = rootsOf(config, files, passphrase)
   const rules: PeerRules = {
     peer: role === 'server' ? 'client' : 'server',
@@ -56,22 +74,8 @@ export function createIdentity(config: TlsConfig, options: IdentityOptions): Tls
     nameFields: config.x509UsernameFields,
     profile: config.tlsCertProfile,
   }
-  return createTls({
-    ca: ca === undefined ? undefined : decode(ca.content),
-    certificate:
-      cert === undefined
-        ? undefined
-        : [cert, extraCerts].map((file) => (file ? decode(file.content) : '')).join('\n'),
-    key: key === undefined ? undefined : decode(key.content),
-    pkcs12: pkcs12?.content,
-    passphrase,
-    minVersion: config.tlsVersionMin,
-    maxVersion: config.tlsVersionMax,
-    ciphers: config.tlsCipher?.join(':'),
-    groups: config.tlsGroups?.join(':'),
-    requestCertificate: requested,
-    verify: verifierOf(config, rules, unixSeconds, files),
-  })
+  const verify = verifierOf(config, rules, unixSeconds, files)
+  return tls
 }
 
 /** The name of a peer; empty where it showed no certificate. @throws Error for a name that may not be */
@@ -83,19 +87,40 @@ export function commonNameOf(config: TlsConfig, peer: PeerCertificates): string 
   throw new Error(`its certificate has no usable ${config.x509UsernameFields.join(' and ')}`)
 }
 
+/** DER of the authorities that are trusted. @throws TlsError for what is none */
 function rootsOf(config: TlsConfig, files: FileWatch, passphrase?: string): Uint8Array[] {
   const { ca, capath, pkcs12 } = config
-  const roots = ca === undefined ? [] : readPem(decode(ca.content), 'CERTIFICATE')
   if (pkcs12 !== undefined && ca === undefined && capath === undefined) {
-    const brought = readPkcs12Certificates(pkcs12.content, passphrase)
-    return brought.filter((der) => parseCertificate(der).basicConstraints?.ca)
+    return understood('pkcs12', pkcs12.from, () => {
+      const brought = readPkcs12Certificates(pkcs12.content, passphrase)
+      return brought.filter((der) => parseCertificate(der).basicConstraints?.ca)
+    })
   }
+  const certificates = (directive: TlsDirective, from: string, content: Uint8Array) =>
+    understood(directive, from, () => {
+      const found = readPem(decode(content), 'CERTIFICATE')
+      for (const der of found) certificateIn(der)
+      return found
+    })
+  const roots = ca === undefined ? [] : certificates('ca', ca.from, ca.content)
   if (capath === undefined) return roots
   for (const name of files.list(capath) ?? []) {
-    const content = files.read(`${capath}/${name}`)
-    if (content !== undefined) roots.push(...readPem(decode(content), 'CERTIFICATE'))
+    const path = `${capath}/${name}`
+    const content = files.read(path)
+    if (content !== undefined) roots.push(...certificates('capath', path, content))
   }
   return roots
+}
+
+/** What `read` gives. @throws TlsError that names the file, where it cannot be understood */
+function understood<T>(directive: TlsDirective, from: string, read: () => T): T {
+  try {
+    return read()
+  } catch (error) {
+    if (!(error instanceof DerError)) throw error
+    const message = `${directive}: ${from} cannot be used: ${error.message}`
+    throw new TlsError('TLS_SETTINGS', message, error, directive)
+  }
 }
 
 type Verify = (chain: readonly Uint8Array[]) => string | undefined
@@ -131,9 +156,11 @@ function verifierOf(
       isRevoked: (serial) => files.version(`${directory}/${serial}`) !== undefined,
     })
   }
-  const { path, content } = crlVerify
+  const { path, content, from } = crlVerify
   const make = (pem: Uint8Array) =>
-    withHash({ crls: readPem(decode(pem), 'X509 CRL').map(parseCrl) })
+    understood('crl-verify', from, () =>
+      withHash({ crls: readPem(decode(pem), 'X509 CRL').map(parseCrl) }),
+    )
   let verify = make(content)
   if (path === undefined) return verify
   let version = files.version(path)

@@ -11,7 +11,7 @@ import tls from 'node:tls'
 import { type Issued, issue } from '../../test/certificates.ts'
 import { Random } from '../../test/random.ts'
 import type { PeerCertificates, TlsEngine, TlsEvents } from './proto/tls-engine.ts'
-import { createTls, opensslNames, TlsError, type TlsSettings } from './tls.ts'
+import { createTls, opensslNames, type TlsDirective, TlsError, type TlsSettings } from './tls.ts'
 import { createVerifier, type PeerRules } from './x509/verifier.ts'
 
 const root = await issue('CN=Root', { ca: true })
@@ -438,30 +438,47 @@ describe('settings', () => {
     close(await handshake(own))
   })
 
-  const bad: [change: Partial<TlsSettings>, message: RegExp, why: string][] = [
-    [{ key: encrypted, passphrase: 'wrong' }, /cannot be decrypted: a wrong pass/, 'passphrase'],
-    [{ key: encrypted }, /cannot be decrypted/, 'no passphrase'],
-    [{ key: client.key }, /not that of the certificate/, "another certificate's key"],
-    [{ key: 'nonsense' }, /key is no PEM/, 'no key'],
-    [{ certificate: 'nonsense' }, /certificate is no PEM/, 'no certificate'],
+  const damaged = (kind: string) => `-----BEGIN ${kind}-----\nAAAA\n-----END ${kind}-----\n`
+  const pkcs12 = (file: Buffer) => ({ certificate: undefined, key: undefined, pkcs12: file })
+  const bad: [change: Partial<TlsSettings>, fault: TlsDirective, message: RegExp, why: string][] = [
+    [{ key: client.key }, 'key', /not that of the certificate/, "another certificate's key"],
+    [{ key: 'nonsense' }, 'key', /key cannot be read/, 'no key'],
+    [{ key: damaged('PRIVATE KEY') }, 'key', /key cannot be read/, 'damaged key'],
+    [{ certificate: 'nonsense' }, 'cert', /certificate cannot be read/, 'no certificate'],
+    [{ certificate: damaged('CERTIFICATE') }, 'cert', /certificate cannot/, 'damaged certificate'],
+    [{ ca: damaged('CERTIFICATE') }, 'ca', /what is in ca is no certificate/, 'damaged authority'],
     [
       { ciphers: 'NONE-SUCH' },
+      'tls-cipher',
       /^tls-cipher: none of NONE-SUCH is known .* remove the line/,
       'unknown cipher',
     ],
-    [{ groups: 'none-such' }, /no group of that name: none-such/, 'unknown group'],
-    [
-      { certificate: undefined, key: undefined, pkcs12: Buffer.from('nonsense') },
-      /pkcs12/,
-      'no pkcs12 file',
-    ],
+    [{ groups: 'none-such' }, 'tls-groups', /no group of that name: none-such/, 'unknown group'],
+    [pkcs12(Buffer.from('nonsense')), 'pkcs12', /no pkcs12 file/, 'no pkcs12 file'],
+    [pkcs12(Buffer.of(0x30, 9, 0, 0)), 'pkcs12', /no pkcs12 file/, 'part of a pkcs12 file'],
   ]
-  for (const [change, message, why] of bad) {
+  for (const [change, fault, message, why] of bad) {
     it(`refused: ${why}`, () => {
       assert.throws(
         () => createTls({ ...ofServer, ...change }),
         (error: Error) =>
-          error instanceof TlsError && error.code === 'TLS_SETTINGS' && message.test(error.message),
+          error instanceof TlsError &&
+          error.code === 'TLS_SETTINGS' &&
+          error.directive === fault &&
+          message.test(error.message),
+      )
+    })
+  }
+
+  for (const passphrase of [undefined, 'wrong']) {
+    it(`an encrypted key needs its passphrase, not ${passphrase}`, () => {
+      assert.throws(
+        () => createTls({ ...ofServer, key: encrypted, passphrase }),
+        (error: Error) =>
+          error instanceof TlsError &&
+          error.code === 'TLS_PASSPHRASE' &&
+          error.directive === 'key' &&
+          /cannot be decrypted: a wrong pass/.test(error.message),
       )
     })
   }

@@ -14,6 +14,7 @@ import { Duplex } from 'node:stream'
 import tls from 'node:tls'
 import type { TlsEngine, TlsEvents, TlsFactory } from './proto/tls-engine.ts'
 import { KnownCertificates } from './x509/known-certificates.ts'
+import { isPkcs12 } from './x509/pkcs12.ts'
 
 export type TlsVersion = '1.0' | '1.1' | '1.2' | '1.3'
 
@@ -44,6 +45,8 @@ export interface TlsSettings {
 export type TlsErrorCode =
   /** Our own certificate, key, ciphers ... cannot be used. */
   | 'TLS_SETTINGS'
+  /** Our own key is encrypted, with another passphrase than was given, or with one where none was. */
+  | 'TLS_PASSPHRASE'
   /** The peer gave up, and said so. */
   | 'TLS_ALERT'
   | 'TLS_NO_COMMON_VERSION'
@@ -54,14 +57,28 @@ export type TlsErrorCode =
   | 'TLS_TOO_LONG'
   | 'TLS_CLOSED'
 
+/** What of a configuration can be at fault. */
+export type TlsDirective =
+  | 'ca'
+  | 'capath'
+  | 'cert'
+  | 'key'
+  | 'pkcs12'
+  | 'crl-verify'
+  | 'tls-cipher'
+  | 'tls-groups'
+
 /** Why TLS does not come about; the message is meant for people, the cause is what OpenSSL said. */
 export class TlsError extends Error {
   override readonly name = 'TlsError'
   readonly code: TlsErrorCode
+  /** What has to be changed, as far as one thing is at fault. */
+  readonly directive: TlsDirective | undefined
 
-  constructor(code: TlsErrorCode, message: string, cause?: unknown) {
+  constructor(code: TlsErrorCode, message: string, cause?: unknown, directive?: TlsDirective) {
     super(message, cause === undefined ? {} : { cause })
     this.code = code
+    this.directive = directive
   }
 }
 
@@ -74,7 +91,7 @@ const DEFAULT_CIPHERS = 'DEFAULT:!EXP:!LOW:!MEDIUM:!kDH:!kECDH:!DSS:!PSK:!SRP:!k
 /**
  * Engines with `settings`; certificate and key are read once.
  *
- * @throws TlsError TLS_SETTINGS if they cannot be used
+ * @throws TlsError TLS_SETTINGS or TLS_PASSPHRASE if they cannot be used
  */
 export function createTls(settings: TlsSettings): TlsFactory {
   const context = createContext(settings)
@@ -99,7 +116,7 @@ function createContext(settings: TlsSettings): tls.SecureContext {
       secureOptions: constants.SSL_OP_NO_TICKET,
     })
   } catch (cause) {
-    throw new TlsError('TLS_SETTINGS', settingsProblem(cause as Error, settings), cause)
+    throw settingsError(cause as Error, settings)
   }
 }
 
@@ -126,37 +143,53 @@ export function opensslNames(list: string): string {
     .join(':')
 }
 
-function settingsProblem(
-  error: Error,
-  { certificate, ciphers, groups, pkcs12 }: TlsSettings,
-): string {
+/** What node:tls means. It says the same of a file of PKCS #12 that is none as of one with another passphrase. */
+function settingsError(error: Error, settings: TlsSettings): TlsError {
+  const { certificate, ciphers, groups, pkcs12 } = settings
   const text = `${'code' in error ? error.code : ''} ${error.message}`
-  const file = pkcs12 === undefined ? 'key' : 'pkcs12 file'
-  const reasons: [pattern: RegExp, reason: string][] = [
-    [/KEY_VALUES_MISMATCH|key values mismatch/i, 'the key is not that of the certificate'],
-    [
-      /BAD_DECRYPT|bad decrypt|mac verif|INTERRUPTED|BAD_PASSWORD/i,
-      `the ${file} cannot be decrypted: a wrong passphrase, or none`,
-    ],
-    [
-      /UNSUPPORTED_ALGORITHM/,
-      'keys of this kind cannot be used: RSA, P-256, P-384, P-521 and Ed25519 can',
-    ],
-    [
-      /NO_CIPHER_MATCH|no cipher match/i,
-      `tls-cipher: none of ${ciphers} is known to TLS here, which has no DHE; remove the line: both ends then choose the best they have`,
-    ],
-    [/ECDH curve/i, `there is no group of that name: ${groups}`],
-    [/PKCS12|PFX|not enough data/i, 'that is no pkcs12 file that can be read'],
-    [
-      /NO_START_LINE|no start line|bad base64|PEM|DECODER/i,
-      certificate?.includes('-----BEGIN CERTIFICATE')
-        ? 'the key is no PEM file'
-        : 'the certificate is no PEM file',
-    ],
-  ]
-  const known = reasons.find(([pattern]) => pattern.test(text))?.[1]
-  return known ?? `certificate, key or ciphers cannot be used: ${error.message}`
+  const wrong = (directive: TlsDirective, message: string) =>
+    new TlsError('TLS_SETTINGS', message, error, directive)
+  if (/KEY_VALUES_MISMATCH|key values mismatch/i.test(text)) {
+    return wrong('key', 'the key is not that of the certificate')
+  }
+  if (/UNSUPPORTED_ALGORITHM/.test(text)) {
+    const message = 'keys of this kind cannot be used: RSA, P-256, P-384, P-521 and Ed25519 can'
+    return wrong(pkcs12 === undefined ? 'key' : 'pkcs12', message)
+  }
+  if (/NO_CIPHER_MATCH|no cipher match/i.test(text)) {
+    const message = `tls-cipher: none of ${ciphers} is known to TLS here, which has no DHE; remove the line: both ends then choose the best they have`
+    return wrong('tls-cipher', message)
+  }
+  if (/ECDH curve/i.test(text)) {
+    return wrong('tls-groups', `there is no group of that name: ${groups}`)
+  }
+  if (/invalid ca/i.test(text)) return wrong('ca', 'what is in ca is no certificate')
+  if (/BAD_DECRYPT|bad decrypt|mac verif|INTERRUPTED|BAD_PASSWORD/i.test(text)) {
+    if (pkcs12 === undefined || isPkcs12(pkcs12)) {
+      const file = pkcs12 === undefined ? 'key' : 'pkcs12 file'
+      const message = `the ${file} cannot be decrypted: a wrong passphrase, or none`
+      const directive = pkcs12 === undefined ? 'key' : 'pkcs12'
+      return new TlsError('TLS_PASSPHRASE', message, error, directive)
+    }
+  }
+  if (pkcs12 !== undefined) return wrong('pkcs12', 'that is no pkcs12 file that can be read')
+  if (certificate !== undefined && !isReadable(certificate)) {
+    return wrong('cert', 'the certificate cannot be read: it is no PEM file, or damaged')
+  }
+  if (/NO_START_LINE|no start line|bad base64|PEM|DECODE/i.test(text)) {
+    return wrong('key', 'the key cannot be read: it is no PEM file, or damaged')
+  }
+  const message = `certificate, key or ciphers cannot be used: ${error.message}`
+  return new TlsError('TLS_SETTINGS', message, error)
+}
+
+function isReadable(certificate: string): boolean {
+  try {
+    tls.createSecureContext({ cert: certificate })
+    return true
+  } catch {
+    return false
+  }
 }
 
 /** The ends of a pipe: what TLS writes goes to `ciphertext`, what is pushed is read by TLS. */

@@ -143,17 +143,14 @@ async function createWithKey(
   ask: Ask,
   create: (passphrase?: string) => RunningClient,
 ): Promise<RunningClient> {
-  const { keyPassword, key, pkcs12 } = config
+  const { keyPassword } = config
   const passphrase = async () => (await ask({ kind: 'passphrase', what: 'Private Key' })).text
-  const isEncrypted = key !== undefined && /ENCRYPTED/.test(new TextDecoder().decode(key.content))
-  if (keyPassword === 'ask' || (keyPassword === undefined && isEncrypted)) {
-    return create(await passphrase())
-  }
+  if (keyPassword === 'ask') return create(await passphrase())
   try {
     return create()
   } catch (error) {
-    const mayBeEncrypted = pkcs12 !== undefined && keyPassword === undefined
-    if (!mayBeEncrypted || !(error instanceof TlsError)) throw error
+    const isEncrypted = error instanceof TlsError && error.code === 'TLS_PASSPHRASE'
+    if (!isEncrypted || keyPassword !== undefined) throw error
     return create(await passphrase())
   }
 }

@@ -17,6 +17,7 @@ import { ManagementAuthority } from '../openvpn/server/management-authority.ts'
 import type { ConnectedClient, Farewell, ServerPolicy } from '../openvpn/server/policy.ts'
 import type { ServerChange } from '../openvpn/server/server.ts'
 import { Tokens } from '../openvpn/server/tokens.ts'
+import { TlsError } from '../openvpn/tls.ts'
 import type { SocketOptions } from '../platform/datagrams.ts'
 import { realClock } from './clock.ts'
 import { fileWatch } from './files.ts'
@@ -72,6 +73,9 @@ export interface ConfiguredServer extends RunningServer {
 }
 
 const TOKEN_KEY_BYTES = 32
+/** Of a server whose key has a password: it has no terminal. */
+export const NOBODY_TO_ASK =
+  "the key has a password, and there is nobody to ask for it; write 'askpass FILE', or 'management-query-passwords'"
 /** Of this process, in seconds, for scripts. */
 const STARTED = Math.floor((Date.now() - performance.now()) / 1000)
 
@@ -146,6 +150,26 @@ export async function openConfiguredServer(
     )
   }
 
+  /** Asks for the password of the key where that takes one: where `askpass` says so, or it turns out. */
+  async function partsWithKey(): Promise<ServerChange> {
+    if (config.keyPassword === 'ask' && passphrase === undefined) passphrase = await askForKey()
+    try {
+      return partsOf(config)
+    } catch (error) {
+      const isEncrypted = error instanceof TlsError && error.code === 'TLS_PASSPHRASE'
+      if (!isEncrypted || passphrase !== undefined || config.keyPassword !== undefined) throw error
+      passphrase = await askForKey()
+      return partsOf(config)
+    }
+  }
+
+  async function askForKey(): Promise<string> {
+    if (management === undefined || config.management?.queryPasswords !== true) {
+      throw new Error(NOBODY_TO_ASK)
+    }
+    return keyPassword.ask(management)
+  }
+
   const door =
     management &&
     (await openManagement(management, config.management!, () => {
@@ -158,19 +182,13 @@ export async function openConfiguredServer(
   try {
     await management?.released()
     management?.state({ name: 'CONNECTING' })
-    if (config.keyPassword === 'ask' && passphrase === undefined) {
-      if (management === undefined || config.management?.queryPasswords !== true) {
-        const instead = "write 'askpass FILE', or 'management-query-passwords'"
-        throw new Error(`askpass: there is nobody to ask for the password of the key; ${instead}`)
-      }
-      passphrase = await keyPassword.ask(management)
-    }
+    const parts = await partsWithKey()
     management?.state({ name: 'ASSIGN_IP', ...own })
     const persisted = poolPersist && fileWatch.read(poolPersist.path)
     running = await openServer(
       client,
       {
-        ...partsOf(config),
+        ...parts,
         listen: config.listeners.map(addressOf),
         sockets: socketOptions(config),
         poolPersisted: persisted && new TextDecoder().decode(persisted),

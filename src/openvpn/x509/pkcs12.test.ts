@@ -8,7 +8,7 @@ import { issue } from '../../../test/certificates.ts'
 import { Random } from '../../../test/random.ts'
 import { createTls } from '../tls.ts'
 import { DerError } from './der.ts'
-import { readPkcs12Certificates } from './pkcs12.ts'
+import { isPkcs12, readPkcs12Certificates } from './pkcs12.ts'
 
 const version = spawnSync('openssl', ['version'], { encoding: 'utf8' })
 const skip = /^OpenSSL 3/.test(version.stdout ?? '')
@@ -51,6 +51,7 @@ describe('PKCS #12 files', { skip }, async () => {
       assert.deepEqual(found, [leaf.der, root.der])
       const pkcs12 = { pkcs12: file, passphrase: 'pässword' }
       createTls({ ...pkcs12, requestCertificate: true, verify: () => undefined })
+      assert.equal(isPkcs12(file), true)
     })
   }
 
@@ -62,6 +63,7 @@ describe('PKCS #12 files', { skip }, async () => {
     for (let round = 0; round < 50; round++) {
       const cut = file.subarray(0, random.below(file.length))
       assert.throws(() => readPkcs12Certificates(cut, 'pässword'), DerError)
+      assert.equal(isPkcs12(cut), false)
       assert.throws(() => readPkcs12Certificates(random.bytes(random.below(200))), DerError)
     }
   })

@@ -44,6 +44,17 @@ const PBKDF2_DIGESTS: Record<string, string> = {
   '1.2.840.113549.2.11': 'sha512',
 }
 
+/** Whether a file has the outer form of one, and all of it. Lengths may be open (BER), as some programs write them. */
+export function isPkcs12(file: Uint8Array): boolean {
+  const OPEN = 0x80
+  if (file[0] === Tag.Sequence && file[1] === OPEN) return true
+  try {
+    return readDer(file).tag === Tag.Sequence
+  } catch {
+    return false
+  }
+}
+
 /**
  * DER of all certificates in a file, in its order.
  *
