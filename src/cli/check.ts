@@ -1,4 +1,4 @@
-/** `ovpn check`: what each line of a configuration does here, and what differs from OpenVPN. */
+/** `ovpn check`: what each line of a configuration does here, what differs from OpenVPN, and whether keys and certificates can be used. */
 import { Command, Option } from 'commander'
 import {
   type Checked,
@@ -9,7 +9,8 @@ import {
   type Verdict,
 } from '../openvpn/config/check.ts'
 import { formatPlace } from '../openvpn/config/parse.ts'
-import { files } from '../runtime/files.ts'
+import { tryIdentity } from '../openvpn/trial.ts'
+import { files, fileWatch } from '../runtime/files.ts'
 import type { Environment } from './compose.ts'
 import { readSource } from './config-files.ts'
 import { CliError } from './errors.ts'
@@ -34,7 +35,7 @@ const WORDS: { readonly [V in Verdict]: string } = {
 export function checkCommand(environment: Environment): Command {
   const check = new Command('check')
     .description(
-      'tell what each line of a configuration does here, and what differs from OpenVPN; nothing is started',
+      'tell what each line of a configuration does here, what differs from OpenVPN, and whether keys and certificates can be used; nothing is started',
     )
     .argument('<config>', "a server's or client's configuration; - for stdin")
     .addOption(
@@ -46,7 +47,9 @@ export function checkCommand(environment: Environment): Command {
     .option('-b, --brief', 'only lines that are not simply done')
     .action(async (file: string, options: Options) => {
       const source = await readSource(file)
-      const checked = checkConfig(source, options.as ?? kindOf(source), files)
+      const checked = checkConfig(source, options.as ?? kindOf(source), files, (config, role) =>
+        tryIdentity(config, { role, date: environment.date(), files: fileWatch }),
+      )
       environment.print(
         options.json ? toJson(jsonOf(checked)) : formatChecked(checked, options.brief ?? false),
       )

@@ -5,12 +5,12 @@ import { type ClientConfig, readClientConfig } from '../openvpn/config/client-co
 import { formatPlace } from '../openvpn/config/parse.ts'
 import { LEVEL, type Log } from '../openvpn/log.ts'
 import type { PendingMethod } from '../openvpn/proto/messages.ts'
-import { doubtsAbout } from '../openvpn/x509/own-certificate.ts'
+import { doubtsIn } from '../openvpn/trial.ts'
 import { type ConfiguredClient, openConfiguredClient } from '../runtime/configured-client.ts'
 import type { ServerSignal } from '../runtime/configured-server.ts'
 import { driverLog } from '../runtime/driver.ts'
 import { type OpenedDriver, openDriverClient } from '../runtime/driver-client.ts'
-import { files } from '../runtime/files.ts'
+import { files, fileWatch } from '../runtime/files.ts'
 import type { Environment } from './compose.ts'
 import { readSource } from './config-files.ts'
 import { attempt, CliError, EXIT } from './errors.ts'
@@ -49,7 +49,8 @@ async function connect(
   const read = async () => readClientConfig(await readSource(path), files)
   const config = await read()
   const log = await attempt('cannot write the log', () => openLog(environment, config))
-  for (const doubt of doubtsAbout(config.cert, 'client', environment.date())) log.write(doubt)
+  const trial = { role: 'client', date: environment.date(), files: fileWatch } as const
+  for (const { message } of doubtsIn(config, trial)) log.write(message)
   await enterProcess(config)
   if (netns !== undefined) environment.enterNetns(netns)
   await attempt('cannot become another user', () => giveUpRoot(config))

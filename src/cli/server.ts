@@ -4,7 +4,7 @@ import { formatPlace } from '../openvpn/config/parse.ts'
 import { readServerConfig, type ServerConfig } from '../openvpn/config/server-config.ts'
 import { LEVEL, type Log, type Tell } from '../openvpn/log.ts'
 import type { ConnectedClient, ServerPolicy } from '../openvpn/server/policy.ts'
-import { doubtsAbout } from '../openvpn/x509/own-certificate.ts'
+import { doubtsIn } from '../openvpn/trial.ts'
 import { limitThread } from '../platform/privileges.ts'
 import { checkTun } from '../platform/tun-door.ts'
 import {
@@ -16,7 +16,7 @@ import {
 } from '../runtime/configured-server.ts'
 import { driverLog } from '../runtime/driver.ts'
 import { type OpenedDriver, openDriverClient } from '../runtime/driver-client.ts'
-import { files } from '../runtime/files.ts'
+import { files, fileWatch } from '../runtime/files.ts'
 import { port } from './arguments.ts'
 import type { Environment } from './compose.ts'
 import { readSource } from './config-files.ts'
@@ -75,7 +75,8 @@ async function serve(
   const read = async () => readServerConfig(await readSource(path ?? made!.config), files)
   const config = await read()
   const log = await attempt('cannot write the log', () => openLog(environment, config))
-  for (const doubt of doubtsAbout(config.cert, 'server', environment.date())) log.write(doubt)
+  const trial = { role: 'server', date: environment.date(), files: fileWatch } as const
+  for (const { message } of doubtsIn(config, trial)) log.write(message)
   await enterProcess(config)
   if (netns !== undefined) environment.enterNetns(netns)
   const kept = await attempt('cannot write what the server keeps', () => openKeptFiles(config))

@@ -33,14 +33,18 @@ export interface IdentityOptions {
   readonly files: FileWatch
 }
 
+/** What `askpass` says, where it says it. */
+export function passphraseOf({ keyPassword }: TlsConfig): string | undefined {
+  return typeof keyPassword === 'object' ? keyPassword.password : undefined
+}
+
 const decode = (bytes: Uint8Array): string => new TextDecoder().decode(bytes)
 
 /** @throws TlsError for certificates and keys that cannot be used */
 export function createIdentity(config: TlsConfig, options: IdentityOptions): TlsFactory {
   const { role, required, requested, unixSeconds, files } = options
-  const { ca, cert, key, extraCerts, pkcs12, keyPassword } = config
-  const passphrase =
-    options.passphrase ?? (typeof keyPassword === 'object' ? keyPassword.password : undefined)
+  const { ca, cert, key, extraCerts, pkcs12 } = config
+  const passphrase = options.passphrase ?? passphraseOf(config)
   // Before anything else is read, as it finds out whether the passphrase is right.
   const tls = createTls({
     ca: ca === undefined ? undefined : decode(ca.content),
@@ -88,7 +92,7 @@ export function commonNameOf(config: TlsConfig, peer: PeerCertificates): string 
 }
 
 /** DER of the authorities that are trusted. @throws TlsError for what is none */
-function rootsOf(config: TlsConfig, files: FileWatch, passphrase?: string): Uint8Array[] {
+export function rootsOf(config: TlsConfig, files: FileWatch, passphrase?: string): Uint8Array[] {
   const { ca, capath, pkcs12 } = config
   if (pkcs12 !== undefined && ca === undefined && capath === undefined) {
     return understood('pkcs12', pkcs12.from, () => {

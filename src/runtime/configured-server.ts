@@ -18,6 +18,7 @@ import type { ConnectedClient, Farewell, ServerPolicy } from '../openvpn/server/
 import type { ServerChange } from '../openvpn/server/server.ts'
 import { Tokens } from '../openvpn/server/tokens.ts'
 import { TlsError } from '../openvpn/tls.ts'
+import { NOBODY_TO_ASK } from '../openvpn/trial.ts'
 import type { SocketOptions } from '../platform/datagrams.ts'
 import { realClock } from './clock.ts'
 import { fileWatch } from './files.ts'
@@ -73,9 +74,6 @@ export interface ConfiguredServer extends RunningServer {
 }
 
 const TOKEN_KEY_BYTES = 32
-/** Of a server whose key has a password: it has no terminal. */
-export const NOBODY_TO_ASK =
-  "the key has a password, and there is nobody to ask for it; write 'askpass FILE', or 'management-query-passwords'"
 /** Of this process, in seconds, for scripts. */
 const STARTED = Math.floor((Date.now() - performance.now()) / 1000)
 

@@ -8,6 +8,7 @@ import { readClientConfig } from '../../src/openvpn/config/client-config.ts'
 import { readServerConfig } from '../../src/openvpn/config/server-config.ts'
 import { files } from '../../src/runtime/files.ts'
 import { OVPN, run } from '../command.ts'
+import { withoutNamespaces } from '../namespace.ts'
 import { programs, withoutProgram } from './programs.ts'
 
 let folder = ''
@@ -126,6 +127,22 @@ describe('ovpn check', () => {
     assert.match(stdout, /bad\.conf:10: prot udp\n {4}WRONG: there is no directive 'prot'/)
     assert.match(stdout, /bad\.conf:11: plugin x\.so\n {4}WRONG: .*script/)
     assert.match(stderr, /bad\.conf cannot be used as it is: see lines? \d/)
+  })
+
+  it('says of keys what a server says when it begins', { skip: withoutNamespaces }, async () => {
+    await ovpn('pki', 'server', 'other')
+    const text = SERVER.replace('private/vpn', 'private/other')
+    writeFileSync(path('key.conf'), text)
+    const checked = await run(OVPN, ['check', '-b', 'key.conf'], { cwd: folder })
+    assert.equal(checked.status, 1)
+    const line = /^key\.conf:5: key pki\/private\/other\.key\n {4}WRONG: (.*)$/m
+    const [, problem = ''] = line.exec(checked.stdout) ?? []
+    assert.match(problem, /not that of the certificate/)
+    assert.match(checked.stderr, /see line 5/)
+    // With that key it ends before it makes anything.
+    const server = await run(OVPN, ['server', 'key.conf'], { cwd: folder })
+    assert.equal(server.status, 1)
+    assert.ok(server.stderr.includes(problem), server.stderr)
   })
 
   it('prints JSON', async () => {

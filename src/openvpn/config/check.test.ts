@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { checkConfig, kindOf, type Verdict } from './check.ts'
+import { checkConfig, type Finding, kindOf, type Verdict } from './check.ts'
 import { CERTIFICATE, PRIVATE_KEY, textFiles } from './parse.test-data.ts'
 
 const files = textFiles({
@@ -71,6 +71,27 @@ describe('what lines do', () => {
       ['x.conf:10', 'data-ciphers BF-CBC', 'wrong'],
       ['x.conf:0', '', 'differs'],
     ])
+  })
+
+  it('are told as a trial finds them, where nothing else is wrong', () => {
+    const trial = (): Finding[] => [
+      { kind: 'mistake', directive: 'key', message: 'not that of the certificate' },
+      { kind: 'doubt', directive: 'cert', message: 'expired' },
+      { kind: 'mistake', message: 'something else' },
+    ]
+    const told = (more: string) => {
+      const text = `${IDENTITY}server 10.8.0.0 255.255.255.0\n${more}`
+      const { lines, usable } = checkConfig(source(text), 'server', files, trial)
+      const found = lines.map(({ place, verdict, message }) => [place.line, verdict, message])
+      return { usable, found }
+    }
+    const { usable, found } = told('verb 3')
+    assert.equal(usable, false)
+    assert.deepEqual(found[1], [2, 'differs', 'expired'])
+    assert.deepEqual(found[2], [3, 'wrong', 'not that of the certificate'])
+    assert.deepEqual(found.at(-1), [0, 'wrong', 'something else'])
+    const untried = told('fragment 9').found.filter(([, , message]) => message === 'expired')
+    assert.deepEqual(untried, [])
   })
 
   it('are told for the settings of one client', () => {

@@ -1,10 +1,10 @@
 /** What each line of a configuration does here, and what differs from OpenVPN: for `ovpn check`. */
-import { clientConfig } from './client-config.ts'
+import { type ClientConfig, clientConfig } from './client-config.ts'
 import { clientSettings } from './client-settings.ts'
-import { directive, isDirective } from './directives.ts'
+import { type DirectiveName, directive, isDirective } from './directives.ts'
 import { type Files, formatPlace, parse, type Settings, type Source } from './parse.ts'
 import { quoteWord } from './render.ts'
-import { serverConfig } from './server-config.ts'
+import { type ServerConfig, serverConfig } from './server-config.ts'
 import { readStatements, type Statement } from './syntax.ts'
 import type { Place } from './values.ts'
 
@@ -47,12 +47,39 @@ export function kindOf({ file, text }: Source): CheckedKind {
   return serving ? 'server' : 'client'
 }
 
-/** Never throws. Files that the configuration names are read. */
-export function checkConfig(source: Source, kind: CheckedKind, files: Files): Checked {
+/** What is found out by trying. */
+export interface Finding {
+  /** Whether the program would not start with it, or start and perhaps not do as it was meant. */
+  readonly kind: 'mistake' | 'doubt'
+  /** What it is about; undefined where nobody knows. */
+  readonly directive?: DirectiveName | undefined
+  readonly message: string
+}
+
+/** Tries what the text does not tell: whether keys and certificates can be used. */
+export type Trial = (config: ServerConfig | ClientConfig, role: 'server' | 'client') => Finding[]
+
+/**
+ * Never throws. Files that the configuration names are read. A configuration that is wrong in itself is not tried: what is missing in
+ * it would be found again.
+ */
+export function checkConfig(
+  source: Source,
+  kind: CheckedKind,
+  files: Files,
+  trial: Trial = () => [],
+): Checked {
   const settings = parse(source, kind, files)
-  if (kind === 'server') serverConfig(settings, files)
-  else if (kind === 'client') clientConfig(settings, files)
-  else clientSettings(settings)
+  if (kind === 'ccd') clientSettings(settings)
+  else {
+    const config = kind === 'server' ? serverConfig(settings, files) : clientConfig(settings, files)
+    const findings = settings.problems.length === 0 ? trial(config, kind) : []
+    for (const { kind, directive, message } of findings) {
+      const place = directive && settings.last(directive)?.place
+      if (kind === 'mistake') settings.problem('refused', place, message)
+      else settings.note('differs', place, message)
+    }
+  }
   const lines = settings.statements.flatMap((statement) => checkStatement(settings, statement))
   const told = new Set(settings.statements.map(({ place }) => formatPlace(place)))
   const others = [

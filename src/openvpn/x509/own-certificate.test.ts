@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { type IssueOptions, issue } from '../../../test/certificates.ts'
+import { type Issued, type IssueOptions, issue } from '../../../test/certificates.ts'
 import { doubtsAbout } from './own-certificate.ts'
 
 const SERVER = '1.3.6.1.5.5.7.3.1'
@@ -22,13 +22,46 @@ describe('doubts about a certificate of a server', () => {
   ]
   for (const [options, expected, why] of rows) {
     it(why, async () => {
-      const { pem } = await issue('CN=server', options)
-      const cert = { from: 'x.crt', path: 'x.crt', content: new TextEncoder().encode(pem) }
-      const doubts = doubtsAbout(cert, 'server', new Date())
+      const { der } = await issue('CN=server', options)
+      const own = { from: 'x.crt', chain: [der], authorities: [] }
+      const doubts = doubtsAbout(own, 'server', new Date())
       assert.equal(doubts.length, expected.length, doubts.join())
       expected.forEach((pattern, i) => void assert.match(doubts[i]!, pattern))
     })
   }
 
-  it('none without one', () => assert.deepEqual(doubtsAbout(undefined, 'client', new Date()), []))
+  it('none without one, or with one that cannot be read', () => {
+    for (const chain of [[], [Uint8Array.of(1)]]) {
+      const own = { from: 'x.crt', chain, authorities: [] }
+      assert.deepEqual(doubtsAbout(own, 'client', new Date()), [])
+    }
+  })
+
+  it('who signed it', async () => {
+    const root = await issue('CN=root', { ca: true })
+    const namesake = await issue('CN=root', { ca: true })
+    const between = await issue('CN=between', { ca: true, by: root })
+    const leaf = await issue('CN=leaf', { by: root })
+    const below = await issue('CN=below', { by: between })
+    const alone = await issue('CN=alone')
+    type Row = [chain: Issued[], authorities: Issued[], doubt: boolean, why: string]
+    const rows: Row[] = [
+      [[leaf], [root], false, 'an authority of ours'],
+      [[leaf], [namesake], true, 'one of the same name'],
+      [[leaf], [namesake, root], false, 'one of two'],
+      [[leaf], [], false, 'nobody knows, for there is none'],
+      [[below], [root], true, 'one between that is not shown'],
+      [[below, between], [root], false, 'one between that is shown'],
+      [[below], [root, between], false, 'one between that is an authority'],
+      [[alone], [root], false, 'itself: others have its fingerprint'],
+    ]
+    for (const [chain, authorities, doubt, why] of rows) {
+      const ders = (list: Issued[]) => list.map(({ der }) => der)
+      const own = { from: 'x.crt', chain: ders(chain), authorities: ders(authorities) }
+      const expected = doubt
+        ? ['our certificate (x.crt): no authority of ours (ca) has signed it; others may refuse it']
+        : []
+      assert.deepEqual(doubtsAbout(own, 'server', new Date()), expected, why)
+    }
+  })
 })

@@ -157,8 +157,23 @@ function parseOthers(chain: readonly Uint8Array[]): Certificate[] {
   return certificates
 }
 
-const isSelfIssued = ({ subjectDer, issuerDer }: Certificate) =>
+export const isSelfIssued = ({ subjectDer, issuerDer }: Certificate) =>
   Buffer.compare(subjectDer, issuerDer) === 0
+
+/** Whether a certificate leads to one of `roots`, through these and `others`; dates and purposes are not asked about. */
+export function leadsToRoot(
+  leaf: Certificate,
+  others: readonly Certificate[],
+  roots: readonly Certificate[],
+): boolean {
+  try {
+    findPath(leaf, others, roots)
+    return true
+  } catch (error) {
+    if (error instanceof Refusal) return false
+    throw error
+  }
+}
 
 /** Certificates from the leaf to a root of ours. */
 function findPath(
