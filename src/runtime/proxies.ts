@@ -12,6 +12,7 @@ import {
   socksDatagramHeader,
 } from '../openvpn/client/proxies.ts'
 import type { ConnectionEntry, HttpProxy, SocksProxy } from '../openvpn/config/client-config.ts'
+import type { Credentials } from '../openvpn/config/fields.ts'
 import type { DatagramTransport, Endpoint } from '../openvpn/transport.ts'
 import type { SocketOptions } from '../platform/datagrams.ts'
 import { E } from '../platform/layout.ts'
@@ -47,11 +48,12 @@ export class Proxies {
       const challenges = await connectThroughHttp(stream, proxy, target)
       if (challenges !== undefined) {
         stream.close()
-        const login = await this.#login(proxy, 'HTTP Proxy', how)
-        if (login === undefined) {
+        const { credentials } = proxy
+        if (credentials === undefined) {
           const text = "the proxy wants a name and a password: add 'auto' or a file to http-proxy"
           throw new ProxyError('PROXY_AUTH', text)
         }
+        const login = await this.#login(proxy, credentials, 'HTTP Proxy', how)
         const nonce = Buffer.from(realClock.random(NONCE_BYTES)).toString('hex')
         const answer = answerChallenge(challenges, proxy, target, login, nonce)
         stream = await SocketBytes.connect(this.#watch, remote, options)
@@ -74,7 +76,8 @@ export class Proxies {
     options: ConnectOptions,
     how: OpenHow,
   ): Promise<OpenedTransport> {
-    const login = await this.#login(proxy, 'SOCKS Proxy', how)
+    const { credentials } = proxy
+    const login = credentials && (() => this.#login(proxy, credentials, 'SOCKS Proxy', how))
     const stream = await SocketBytes.connect(this.#watch, remote, options)
     try {
       const target = { host: entry.host, port: entry.port }
@@ -100,11 +103,10 @@ export class Proxies {
 
   async #login(
     proxy: HttpProxy | SocksProxy,
+    credentials: Credentials | 'ask',
     what: 'HTTP Proxy' | 'SOCKS Proxy',
     { ask }: OpenHow,
-  ): Promise<Login | undefined> {
-    const { credentials } = proxy
-    if (credentials === undefined) return undefined
+  ): Promise<Login> {
     const known = this.#logins.get(keyOf(proxy))
     if (known !== undefined) return known
     const username = credentials === 'ask' ? undefined : credentials.username

@@ -10,6 +10,8 @@ const PATIENCE_S = 40
 export interface Management {
   /** Sends a command that is answered with one line, and gives that. */
   ask(command: string): Promise<string>
+  /** Sends a command that is answered with lines and END, and gives the lines. */
+  list(command: string): Promise<string[]>
   /** What it has told by itself, as lines that begin with `>`. */
   readonly told: readonly string[]
   close(): void
@@ -53,6 +55,11 @@ export async function openManagement(path: string): Promise<Management> {
       socket.write(`${command}\n`)
       await until(`an answer to ${command}`, () => answers.length > 0, PATIENCE_S)
       return answers.shift()!
+    },
+    async list(command) {
+      socket.write(`${command}\n`)
+      await until(`the end of ${command}`, () => answers.includes('END'))
+      return answers.splice(0, answers.indexOf('END') + 1).slice(0, -1)
     },
     close: () => socket.destroy(),
   }

@@ -37,7 +37,9 @@ export class ManagedClient implements Advisor {
   readonly #parts: ManagedParts
   #asked: Asked | undefined
   #remote: ((choice: 'ACCEPT' | 'SKIP' | { host: string; port: number }) => void) | undefined
-  #proxy: ((choice: ProxyChoice) => void) | undefined
+  #proxy:
+    | { readonly protocol: 'udp' | 'tcp'; readonly settle: (choice: ProxyChoice) => void }
+    | undefined
   #response: ((text: string) => void) | undefined
 
   constructor(parts: ManagedParts, options: ManagementOptions) {
@@ -111,7 +113,7 @@ export class ManagedClient implements Advisor {
     const choice = await this.#question<ProxyChoice>(
       `PROXY:${index},${entry.protocol.toUpperCase()},${chosen.host}`,
       (settle) => {
-        this.#proxy = settle
+        this.#proxy = { protocol: entry.protocol, settle }
       },
     )
     this.#proxy = undefined
@@ -252,7 +254,7 @@ export class ManagedClient implements Advisor {
       questions: {
         answer: (kind, type, text) => this.#answer(kind, type, text),
         remote: (choice) => settled(this.#remote, choice),
-        proxy: (choice) => settled(this.#proxy, choice),
+        proxy: (choice) => this.#chosen(choice),
         remotes: () =>
           config.connections.map(({ host, port, protocol }) => ({ host, port, protocol })),
         challengeResponse: (base64) => {
@@ -263,6 +265,12 @@ export class ManagedClient implements Advisor {
         forgetPasswords: () => client()?.forgetPasswords(),
       },
     }
+  }
+
+  /** HTTP carries no datagrams: then another choice is waited for. */
+  #chosen(choice: ProxyChoice): boolean {
+    if (choice.kind === 'http' && this.#proxy?.protocol === 'udp') return false
+    return settled(this.#proxy?.settle, choice)
   }
 
   #answer(

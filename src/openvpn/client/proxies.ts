@@ -194,14 +194,14 @@ const REPLIES: { readonly [code: number]: string } = {
 /**
  * Asks a SOCKS 5 proxy for a connection, or for a relay of datagrams while this connection lasts.
  *
- * @param login undefined: none is offered
+ * @param login asked for when the proxy wants one; undefined: none is offered
  * @returns where the connection comes from, or where datagrams are to be sent. Rejects with a ProxyError
  */
 export async function connectThroughSocks(
   stream: ByteStream,
   command: 'connect' | 'associate',
   target: Target,
-  login: Login | undefined,
+  login: (() => Promise<Login>) | undefined,
 ): Promise<Target> {
   const methods = login === undefined ? [Method.None] : [Method.None, Method.Password]
   stream.write(Uint8Array.of(SOCKS_VERSION, methods.length, ...methods))
@@ -209,7 +209,7 @@ export async function connectThroughSocks(
   if (version !== SOCKS_VERSION) {
     throw new ProxyError('PROXY_PROTOCOL', 'what answers there is no SOCKS 5 proxy')
   }
-  if (method === Method.Password && login !== undefined) await logIn(stream, login)
+  if (method === Method.Password && login !== undefined) await logIn(stream, await login())
   else if (method !== Method.None) {
     const text = 'the SOCKS proxy wants a name and a password: name a file of them in socks-proxy'
     throw new ProxyError('PROXY_AUTH', text)
