@@ -34,7 +34,7 @@ export const process = {
     args: { level: integer(0, 11) },
     ...both(honoured),
     pushed: honoured,
-    doc: 'How much is logged: 0 errors, 1 who comes, goes and is refused, 2 keys, 3 steps, what is pushed and routes, 4 what was agreed on, 6 each control packet. 1 where it is not said; 3 is good for most',
+    doc: 'How much is logged: 0 errors, 1 who comes, goes and is refused, 2 keys, 3 steps, what is pushed and routes, 4 what was agreed on, 6 each control packet; 5 has no letters R and W, for the driver moves the packets. 1 where it is not said; 3 is good for most',
   },
   mute: {
     args: { count: integer(0, 0x7fffffff) },
