@@ -34,6 +34,7 @@ import {
 } from './process.ts'
 import { type QuickStart, quickStart } from './quick-start.ts'
 import { missingForDriver } from './requirements.ts'
+import { askTerminal } from './terminal.ts'
 
 interface Options extends ProcessOptions {
   dir: string
@@ -158,6 +159,7 @@ class ServerProcess {
   #open(config: ServerConfig): Promise<ConfiguredServer> {
     const { log, workers } = this.#parts
     return openConfiguredServer(this.#driver.client, config, {
+      ask: askTerminal,
       policy: announcing(log.write),
       workers,
       kept: this.#kept,

@@ -25,6 +25,9 @@ import { type DriverKind, type OpenedDriver, openDriverClient } from '../runtime
 import { files } from '../runtime/files.ts'
 import type { RunningServer } from '../runtime/server.ts'
 
+const NOBODY_TO_ASK =
+  "the key has a password, and there is nobody to ask for it; write 'askpass FILE', or 'management-query-passwords'"
+
 export interface ServerOptions {
   /** An OpenVPN server configuration. Certificates and keys are inline (`<ca>`), or files. */
   readonly config: string
@@ -117,6 +120,7 @@ export async function createServer(options: ServerOptions): Promise<EmbeddedServ
   const driver = await openDriverClient(kind, socket, driverLog(log.write))
   try {
     const running = await openConfiguredServer(driver.client, config, {
+      ask: () => Promise.reject(new Error(NOBODY_TO_ASK)),
       policy: {
         ...(authenticate !== undefined && { authenticate, decidesAll: true }),
         ...(admit !== undefined && { admit }),

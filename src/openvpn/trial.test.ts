@@ -57,7 +57,6 @@ describe('what a trial finds', { skip }, async () => {
   const files = { read: (path: string) => readFileSync(join(folder, path)) }
   const watch = { read: files.read, version: () => undefined, list: () => undefined }
   const GOOD = 'ca ca.crt\ncert good.crt\nkey good.key'
-  const MANAGED = 'management /run/x unix\nmanagement-query-passwords'
   const rows: [role: Role, lines: string, expected: Expected, why: string][] = [
     ['server', GOOD, [], 'all is well'],
     ['client', GOOD, [], 'all is well'],
@@ -132,20 +131,8 @@ describe('what a trial finds', { skip }, async () => {
     [
       'server',
       'ca ca.crt\ncert good.crt\nkey hidden.key',
-      [[3, 'wrong', /nobody to ask for it; write 'askpass FILE'/]],
-      'a server has no terminal',
-    ],
-    [
-      'server',
-      `ca ca.crt\ncert good.crt\nkey hidden.key\n${MANAGED}`,
       [[3, 'differs', /^it has a password, which is asked for/]],
-      'a server that is managed',
-    ],
-    [
-      'server',
-      `${GOOD}\naskpass`,
-      [[4, 'wrong', /nobody to ask for it/]],
-      'a server that is to ask, and cannot',
+      'the same of a server',
     ],
     ['client', 'ca ca.crt\ncert good.crt\nkey hidden.key\naskpass', [], 'a client that is to ask'],
     [

@@ -4,7 +4,6 @@
  */
 
 import type { Finding } from './config/check.ts'
-import type { ManagementConfig } from './config/process-config.ts'
 import type { TlsConfig } from './config/tls-config.ts'
 import { createIdentity, type FileWatch, passphraseOf, rootsOf } from './identity.ts'
 import { type TlsDirective, TlsError } from './tls.ts'
@@ -12,20 +11,14 @@ import { readPem } from './x509/certificate.ts'
 import { doubtsAbout } from './x509/own-certificate.ts'
 import { readPkcs12Certificates } from './x509/pkcs12.ts'
 
-/** Of a server whose key has a password: it has no terminal. */
-export const NOBODY_TO_ASK =
-  "the key has a password, and there is nobody to ask for it; write 'askpass FILE', or 'management-query-passwords'"
-
 export interface TrialOptions {
   readonly role: 'server' | 'client'
   readonly date: Date
   readonly files: FileWatch
 }
 
-type Tried = TlsConfig & { readonly management: ManagementConfig | undefined }
-
 /** Everything, in any order. */
-export function tryIdentity(config: Tried, options: TrialOptions): Finding[] {
+export function tryIdentity(config: TlsConfig, options: TrialOptions): Finding[] {
   return [...mistakesIn(config, options), ...doubtsIn(config, options)]
 }
 
@@ -60,39 +53,22 @@ function unlessUnreadable(read: () => readonly Uint8Array[]): readonly Uint8Arra
 }
 
 /** TLS stops at the first mistake: what that is about is left out, and what is left tried again. */
-function mistakesIn(config: Tried, options: TrialOptions): Finding[] {
+function mistakesIn(config: TlsConfig, options: TrialOptions): Finding[] {
   const findings: Finding[] = []
-  let left: Tried | undefined = config
-  if (config.keyPassword === 'ask') {
-    const unheard = whoIsAsked(config, options)
-    if (unheard !== undefined) findings.push({ ...unheard, directive: 'askpass' })
-    left = without(config, 'key')
-  }
+  const { keyPassword } = config
+  let left: TlsConfig | undefined = keyPassword === 'ask' ? without(config, 'key') : config
   while (left !== undefined) {
     const error = errorOf(left, options)
     if (error === undefined) break
     const { code, directive, message } = error
-    const isAsked = code === 'TLS_PASSPHRASE' && config.keyPassword === undefined
-    const finding: Finding = (isAsked && whoIsAsked(config, options)) || {
-      kind: 'mistake',
-      message,
-    }
+    const finding: Finding =
+      code === 'TLS_PASSPHRASE' && keyPassword === undefined
+        ? { kind: 'doubt', message: 'it has a password, which is asked for at the start' }
+        : { kind: 'mistake', message }
     findings.push({ ...finding, directive })
     left = directive && without(left, directive)
   }
   return findings
-}
-
-/** What there is to say of a password that the configuration does not have. */
-function whoIsAsked(
-  { management, keyPassword }: Tried,
-  { role }: TrialOptions,
-): Finding | undefined {
-  if (role === 'server' && management?.queryPasswords !== true) {
-    return { kind: 'mistake', message: NOBODY_TO_ASK }
-  }
-  if (keyPassword === 'ask') return undefined // it says so itself
-  return { kind: 'doubt', message: 'it has a password, which is asked for at the start' }
 }
 
 function errorOf(config: TlsConfig, { role, date, files }: TrialOptions): TlsError | undefined {
@@ -108,7 +84,7 @@ function errorOf(config: TlsConfig, { role, date, files }: TrialOptions): TlsErr
   }
 }
 
-function without(config: Tried, directive: TlsDirective): Tried {
+function without(config: TlsConfig, directive: TlsDirective): TlsConfig {
   switch (directive) {
     case 'ca':
       return { ...config, ca: undefined }

@@ -4,6 +4,7 @@
  */
 import { isIP } from 'node:net'
 import type { DriverClient } from '../driver/client.ts'
+import type { Ask } from '../openvpn/client/credentials.ts'
 import type { Listener, ServerConfig } from '../openvpn/config/server-config.ts'
 import { commonNameOf, createIdentity } from '../openvpn/identity.ts'
 import { flagOf, LEVEL, type Log } from '../openvpn/log.ts'
@@ -18,7 +19,6 @@ import type { ConnectedClient, Farewell, ServerPolicy } from '../openvpn/server/
 import type { ServerChange } from '../openvpn/server/server.ts'
 import { Tokens } from '../openvpn/server/tokens.ts'
 import { TlsError } from '../openvpn/tls.ts'
-import { NOBODY_TO_ASK } from '../openvpn/trial.ts'
 import type { SocketOptions } from '../platform/datagrams.ts'
 import { realClock } from './clock.ts'
 import { fileWatch } from './files.ts'
@@ -33,6 +33,8 @@ import { VERSION } from './version.ts'
 export type ServerSignal = 'SIGHUP' | 'SIGTERM' | 'SIGUSR1' | 'SIGUSR2'
 
 export interface ConfiguredOptions {
+  /** The user, for the password of the key where who manages is not asked. */
+  readonly ask: Ask
   /** Asked last, and told of all. */
   readonly policy: ServerPolicy
   /** Of the private key, where it is to be asked for. */
@@ -162,10 +164,10 @@ export async function openConfiguredServer(
   }
 
   async function askForKey(): Promise<string> {
-    if (management === undefined || config.management?.queryPasswords !== true) {
-      throw new Error(NOBODY_TO_ASK)
+    if (management !== undefined && config.management?.queryPasswords === true) {
+      return keyPassword.ask(management)
     }
-    return keyPassword.ask(management)
+    return (await options.ask({ kind: 'passphrase', what: 'Private Key' })).text
   }
 
   const door =

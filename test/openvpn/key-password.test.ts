@@ -8,7 +8,7 @@ import { execFileSync, spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
 
-import type { Running } from '../command.ts'
+import { OVPN, type Running, start } from '../command.ts'
 import { type Management, openManagement } from '../interop/management.ts'
 import { STARTED, until } from '../interop/programs.ts'
 import { withoutNamespaces } from '../namespace.ts'
@@ -20,6 +20,9 @@ const version = spawnSync('openssl', ['version'], { encoding: 'utf8' })
 const withoutOpenssl = /^OpenSSL 3/.test(version.stdout ?? '')
   ? false
   : 'there is no OpenSSL 3 to encrypt keys with'
+
+const withoutScript =
+  spawnSync('script', ['--version']).status === 0 ? false : 'there is no script(1) to be a terminal'
 
 describe('the password of a key', { skip: withoutNamespaces || withoutOpenssl }, () => {
   let peers: Peers
@@ -81,7 +84,7 @@ describe('the password of a key', { skip: withoutNamespaces || withoutOpenssl },
     const lines = ['ca ca.crt', 'cert server.crt', 'key server.p8']
     const alone = peers.server('ours', NUMBER, lines)
     const ended = await alone.catch((error: Error) => error)
-    assert.match(String(ended), /the key has a password, .* write 'askpass FILE'/)
+    assert.match(String(ended), /the key has a password: .* write 'askpass FILE'/)
     const starting = peers.server('ours', NUMBER, [...lines, ...manage('server')])
     const manager = await openManagement(join(peers.lab.folder, 'server.sock'))
     await asked(manager)
@@ -90,6 +93,26 @@ describe('the password of a key', { skip: withoutNamespaces || withoutOpenssl },
     manager.close()
     const client = peers.client('ours', NUMBER, identity('client'))
     await client.says(STARTED)
+  })
+
+  it('is asked for by a server at its terminal', { skip: withoutScript }, async () => {
+    const config = peers.write(
+      'terminal.conf',
+      [
+        ...['port 1300', 'dev vpn9', 'dev-type tun', 'topology subnet', 'askpass'],
+        ...['server 10.8.9.0 255.255.255.0', 'ca ca.crt', 'cert server.crt', 'key server.p8', ''],
+      ].join('\n'),
+    )
+    const command = ['script', '-qec', `${OVPN} server ${config}`, '/dev/null']
+    const args = ['netns', 'exec', peers.lab.server.name, ...command]
+    const typed = start('ip', args, { cwd: peers.lab.folder, input: 'secret\n' })
+    try {
+      await typed.says(/Password of the private key: /)
+      await typed.says(STARTED)
+      assert.doesNotMatch(typed.stdout.slice(typed.stdout.indexOf('Password of')), /secret/)
+    } finally {
+      await stop(typed)
+    }
   })
 
   const manage = (name: string) => [
