@@ -195,11 +195,7 @@ export class ManagedClient implements Advisor {
   }
 
   #upDown(what: 'UP' | 'DOWN', environment: Readonly<Record<string, string>>): void {
-    this.management.notify(`UPDOWN:${what}`)
-    for (const [name, value] of Object.entries(environment)) {
-      this.management.notify(`UPDOWN:ENV,${name}=${value}`)
-    }
-    this.management.notify('UPDOWN:ENV,END')
+    this.management.upDown(what, environment)
   }
 
   #state(name: string, detail: string | undefined, addresses?: LocalAddresses) {

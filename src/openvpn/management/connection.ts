@@ -20,6 +20,8 @@ interface Block {
 
 export class Connection implements ManagementConnection {
   readonly wants = { log: false, state: false, echo: false }
+  /** Which variables it is told: environment.ts. */
+  envFilter = 0
   readonly #management: Management
   readonly #target: ManagementTarget
   readonly #options: ManagementOptions

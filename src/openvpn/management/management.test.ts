@@ -199,6 +199,25 @@ describe('Management', () => {
     ])
   })
 
+  it('tells of clients what is wanted', () => {
+    const environment = { X509_0_CN: 'a', X509_1_CN: 'b', username: 'c', common_name: 'd' }
+    const rows: [level: string, names: string[]][] = [
+      ['1', ['X509_0_CN', 'X509_1_CN', 'username']],
+      ['2', ['X509_0_CN', 'username']],
+      ['3', []],
+      ['0', Object.keys(environment)],
+    ]
+    for (const [level, names] of rows) {
+      assert.deepEqual(ask(`env-filter ${level}`), [`SUCCESS: env_filter_level=${level}`])
+      set.management.client('CONNECT', [0, 1], environment)
+      const told = set.taken().slice(1)
+      assert.deepEqual(
+        told.map((line) => /^>CLIENT:ENV,(\w+)/.exec(line)?.[1]),
+        [...names, 'END'],
+      )
+    }
+  })
+
   it('counts bytes as often as asked', async () => {
     ask('bytecount 5')
     set.timers[0]!()

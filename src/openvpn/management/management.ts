@@ -10,6 +10,7 @@
  * Source: OpenVPN's doc/management-notes.txt and src/openvpn/manage.c.
  */
 import { Connection } from './connection.ts'
+import { isTold } from './environment.ts'
 import {
   echoText,
   type Histories,
@@ -117,13 +118,23 @@ export class Management {
     ids: readonly (number | string)[],
     environment: ClientEnvironment,
   ): void {
+    this.#tellWith('CLIENT', [event, ...ids].join(','), environment)
+  }
+
+  /** The client's interface comes or goes (`management-up-down`). */
+  upDown(what: 'UP' | 'DOWN', environment: ClientEnvironment): void {
+    this.#tellWith('UPDOWN', what, environment)
+  }
+
+  /** What happened, and variables about it, as far as who is connected wants them. */
+  #tellWith(kind: 'CLIENT' | 'UPDOWN', what: string, environment: ClientEnvironment): void {
     const connection = this.#connection
     if (connection === undefined) return
-    const lines = [`>CLIENT:${[event, ...ids].join(',')}`]
+    const lines = [`>${kind}:${what}`]
     for (const [name, value] of Object.entries(environment)) {
-      lines.push(`>CLIENT:ENV,${name}=${oneLine(value)}`)
+      if (isTold(name, connection.envFilter)) lines.push(`>${kind}:ENV,${name}=${oneLine(value)}`)
     }
-    lines.push('>CLIENT:ENV,END')
+    lines.push(`>${kind}:ENV,END`)
     connection.tell(...lines)
   }
 

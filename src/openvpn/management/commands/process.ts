@@ -78,6 +78,15 @@ export const PROCESS: Commands = {
       return ok('bytecount interval changed')
     },
   },
+  'env-filter': {
+    args: [0, 1],
+    help: 'env-filter [level]: variables to be told: 0 all, 1 few and those of certificates, 2 few, 3 none',
+    run({ connection }, [level = '0']) {
+      // What is no number is 0, as in OpenVPN.
+      connection.envFilter = Number.parseInt(level, 10) || 0
+      return ok(`env_filter_level=${connection.envFilter}`)
+    },
+  },
   signal: {
     args: [1, 1],
     help: 'signal SIGHUP|SIGTERM|SIGUSR1|SIGUSR2: as if the process had got it',
