@@ -12,8 +12,10 @@ import { execFileSync } from 'node:child_process'
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { OVPN, type Running, run, start } from '../command.ts'
 import { openTestNetns, type TestNetns } from '../namespace.ts'
+import { until } from './programs.ts'
 
 /** How OpenVPN runs at one end. */
 export interface Side {
@@ -195,9 +197,12 @@ function createCertificate(folder: string, name: string, usage: Usage): void {
   )
 }
 
+/** How long after the last packet of those that count an answer may come. */
+const LATE_S = 2
+
 /**
- * Packets lost of `count`, in percent; `more` are options of ping. Without a deadline (`-w`) ping waits for the last answer
- * only as long as for those before, and a busy machine's is lost; with one it goes on until there are as many answers.
+ * Packets lost of `count`, in percent; `more` are options of ping. It goes on until each of them is answered, for ping on its own ends
+ * with so many answers, whichever, or two round trips after its last packet: on a busy machine one that is late is none that is lost.
  */
 export async function ping(
   from: TestNetns,
@@ -205,14 +210,25 @@ export async function ping(
   count = 5,
   more: string[] = [],
 ): Promise<number> {
-  const args = ['netns', 'exec', from.name, 'ping', '-n', '-i', '0.1', '-c', String(count)]
-  const deadline = String(5 + Math.ceil(count / 10))
-  const { stdout } = await run('ip', [...args, '-w', deadline, ...more, to])
-  const numbers = [...stdout.matchAll(/icmp_seq=(\d+) .*time=/g)].map(([, number]) =>
-    Number(number),
-  )
-  const answered = new Set(numbers.filter((number) => number <= count))
-  return ((count - answered.size) / count) * 100
+  // For a moment the system does not use a new address: packets would go with another, which no peer may have.
+  const isOfUse = () => from.ip('-6 addr show tentative') === ''
+  if (to.includes(':')) await until('addresses to be of use', isOfUse, 30)
+  const interval = more.includes('-i') ? Number(more[more.indexOf('-i') + 1]) : 0.1
+  const deadline = String(5 + Math.ceil(count * interval) + LATE_S)
+  const args = ['netns', 'exec', from.name, 'ping', '-n', '-i', '0.1', '-w', deadline]
+  const running = start('ip', [...args, ...more, to])
+  const answered = () =>
+    Array.from(running.stdout.matchAll(/icmp_seq=(\d+) .*time=/g), ([, number]) => Number(number))
+  const firstOf = (numbers: number[]) => new Set(numbers.filter((number) => number <= count)).size
+  const last = count + LATE_S / interval
+  const isOver = () => {
+    const numbers = answered()
+    return firstOf(numbers) === count || (numbers.at(-1) ?? 0) > last || running.status !== null
+  }
+  while (!isOver()) await sleep(20)
+  running.kill('SIGINT')
+  await running.ended
+  return ((count - firstOf(answered())) / count) * 100
 }
 
 /** Resolves with the first packet through: the server sets the peer up a little after the client says that it is done. */

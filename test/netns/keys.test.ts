@@ -35,11 +35,13 @@ describe('keys', { skip: withoutNamespaces }, () => {
 
   it('a swap under load loses nothing', async () => {
     const flood = a.ping('10.8.0.2', { count: 2000, interval: 0.001 })
-    await sleep(300)
+    const ends = [tunnel.near, tunnel.far]
+    const sent = () => Promise.all(ends.map(async (end) => (await end.peer(1)).vpnTxPackets))
+    await until('packets go both ways', async () => (await sent()).every((count) => count > 100))
     await rekey(1, 1)
-    const { sent, got } = await flood
-    assert.equal(got, sent)
-    for (const end of [tunnel.near, tunnel.far]) {
+    const { sent: asked, got } = await flood
+    assert.equal(got, asked)
+    for (const end of ends) {
       assert.deepEqual(await end.drops(1), {})
       const { keys } = await end.peer(1)
       assert.deepEqual(

@@ -13,7 +13,7 @@ import { fileURLToPath } from 'node:url'
 import { type Issued, issue, revoke } from '../certificates.ts'
 import { OVPN, type Running, run, start } from '../command.ts'
 import { type Host, type Lab, openLab, ping } from '../interop/openvpn.ts'
-import { programs, STARTED, until } from '../interop/programs.ts'
+import { programs, STARTED } from '../interop/programs.ts'
 import type { TestNetns } from '../namespace.ts'
 
 type Series = '2.4' | '2.5' | '2.6' | '2.7'
@@ -182,8 +182,6 @@ export class Peers {
 
 /** Of a few packets over IPv4 and over IPv6 from a client to its server, how many are lost: in percent. */
 export async function lost({ netns }: Host, number: number): Promise<[ipv4: number, ipv6: number]> {
-  // For a moment the system does not use a new address: packets would go with another, which no server takes.
-  await until('addresses to be of use', () => netns.ip('-6 addr show tentative') === '')
   const [ipv4, ipv6] = vpnAddresses(number)
   return Promise.all([ping(netns, ipv4), ping(netns, ipv6)])
 }

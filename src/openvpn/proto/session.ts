@@ -339,7 +339,7 @@ export class Session {
     if (messageId === undefined) return undefined
     const arrival = state.receive({ id: messageId, opcode, payload: packet.payload }, now)
     if (arrival === 'duplicate' && state === this.#current && this.#useAt !== Infinity) {
-      this.#useAt = Math.max(this.#useAt, this.#sureAt(state.readyAt!, now))
+      this.#postpone(state.readyAt!, now)
     }
     return arrival === 'new' ? undefined : arrival
   }
@@ -488,7 +488,7 @@ export class Session {
     }
     if (state.keyId !== 0) {
       const delay = most > 0 ? Math.min(handWindow, most / 2) : handWindow
-      this.#useAt = Math.max(this.#sureAt(now, now), state.created + delay)
+      this.#useAt = Math.max(now, state.created + delay)
     }
     if (this.#old !== undefined) {
       for (const text of this.#old.unsureTexts) state.send(text)
@@ -499,13 +499,14 @@ export class Session {
   }
 
   /**
-   * When the peer certainly has a key that is ready here since `readyAt`, if nothing of its exchange comes after `now`. A server of
-   * OpenVPN's has it when it knows that we have its last message. It sends that again after the timeout, and then after twice the time
-   * before; a client has the key as soon as it has ours.
+   * A message of the newest exchange came once more, which is ready here since `readyAt`. A server of OpenVPN's has the key when it
+   * knows that we have its last message, which it sends again after the timeout, and then after twice the time before: until the next
+   * such time has passed, the key is not used. A client has it as soon as it has our message.
    */
-  #sureAt(readyAt: Millis, now: Millis): Millis {
-    if (this.role === 'server') return now
-    return now + (now - readyAt) + SURE * this.#settings.tlsTimeout
+  #postpone(readyAt: Millis, now: Millis): void {
+    if (this.role === 'server') return
+    const next = now + (now - readyAt) + SURE * this.#settings.tlsTimeout
+    this.#useAt = Math.max(this.#useAt, next)
   }
 
   #failed(state: KeyState, error: SessionError): void {
