@@ -137,6 +137,9 @@ describe('a session', { skip: withoutProgram('2.6', '2.7') }, () => {
       await until('all routes', () => routesIn(host, /^10\.10[01]\./) === ROUTES, PATIENCE_S)
       assert.deepEqual(await lost(host, pair.number), [0, 0])
       const openvpn = pair.server === 'ours' ? client : served
+      // A server may say it after the first packets.
+      const told = /Protocol options: .*\n/
+      await until('options to be told', () => told.test(openvpn.stdout), PATIENCE_S)
       const epochs = /Protocol options: .*aead-epoch/.test(openvpn.stdout)
       assert.equal(epochs, [pair.server, pair.client].includes('2.7'))
       const before = times(served, LEFT[pair.server]!)
