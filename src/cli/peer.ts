@@ -70,7 +70,7 @@ function withChanges(command: Command): Command {
     )
     .option(
       '--swap-wait <ms>',
-      'send with a new key when the peer is heard with it, or after so long, whichever is first; 0: after a swap',
+      'send with a new key when the peer is heard with it, or after so long, whichever is first, and open with a former one for so long after its end; 0: after a swap',
       swapWait,
     )
 }

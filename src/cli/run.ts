@@ -70,7 +70,7 @@ export function runCommand(environment: Environment): Command {
     )
     .option(
       '--swap-wait <ms>',
-      'send with a new key when the peer is heard with it, or after so long, whichever is first; 0: when OpenVPN says so',
+      'send with a new key when the peer is heard with it, or after so long, whichever is first, and open with a former one for so long after its end; 0: as OpenVPN says',
       swapWait,
       SWAP_WAIT_MS,
     )
