@@ -67,10 +67,11 @@ class Reader {
   }
 }
 
-function reach(host: string, port: number): Promise<Socket> {
-  return new Promise((resolve, reject) => {
+/** Undefined where nobody listens. */
+function reach(host: string, port: number): Promise<Socket | undefined> {
+  return new Promise((resolve) => {
     const socket = connect({ host, port }, () => resolve(socket))
-    socket.on('error', reject)
+    socket.on('error', () => resolve(undefined))
   })
 }
 
@@ -87,6 +88,10 @@ function httpProxy(port: number, wants: string | undefined, isRight: Check): voi
       socket.end(`HTTP/1.0 407 Who are you\r\nProxy-Authenticate: ${wants}\r\n\r\n`)
     } else {
       const server = await reach(host, Number(to))
+      if (server === undefined) {
+        socket.end('HTTP/1.0 502 Nobody there\r\n\r\n')
+        return
+      }
       say(`${port}: to ${uri}`)
       // Headers and what the server says may come in one piece.
       socket.write('HTTP/1.0 200 Connection established\r\nVia: test\r\n\r\n')
@@ -126,6 +131,10 @@ function socksProxy(port: number, password: boolean): void {
     const { host, port: to } = await readTarget(reader)
     if (command === 1) {
       const server = await reach(host, to)
+      if (server === undefined) {
+        socket.end(Buffer.from([5, 5, 0, 1, 0, 0, 0, 0, 0, 0]))
+        return
+      }
       say(`${port}: to ${host}:${to}`)
       socket.write(Buffer.from([5, 0, 0, 1, 0, 0, 0, 0, 0, 0]))
       reader.join(server)
