@@ -3,6 +3,7 @@
  * meant. Everything below is handed these.
  */
 import { randomFillSync } from 'node:crypto'
+import { writeSync } from 'node:fs'
 import { openUnixChannel } from '../driver/channel.ts'
 import {
   type DriverClient,
@@ -61,8 +62,6 @@ export interface MergedEvents extends AsyncIterable<DriverEvent | EventsLost> {
 }
 
 export function createEnvironment(): Environment {
-  // A reader that has seen enough (`ovpn monitor | head`) ends the program.
-  process.stdout.on('error', () => process.exit(0))
   process.on('exit', flush)
   const listeners: (() => void)[] = []
   let first = Infinity
@@ -107,13 +106,42 @@ function print(text: string): void {
 function flush(): void {
   const text = unwritten
   unwritten = ''
-  if (text !== '') process.stdout.write(text)
+  if (text !== '') standardOutput().write(text)
+}
+
+let hasOutput = false
+
+/** Asked for where something is printed, and not before: see `complain`. */
+function standardOutput(): NodeJS.WriteStream {
+  const { stdout } = process
+  // A reader that has seen enough (`ovpn monitor | head`) ends the program.
+  if (!hasOutput) stdout.on('error', () => process.exit(0))
+  hasOutput = true
+  return stdout
 }
 
 function note(text: string): void {
   flush()
-  process.stderr.write(`ovpn: ${text}\n`)
+  complain(`ovpn: ${text}\n`)
 }
+
+/**
+ * To standard error, at once. Bun's `process.stdout` and `process.stderr` make a pipe non-blocking, for whoever has it: under
+ * `ovpn run` also for the program, whose writes would fail with EAGAIN where the reader is slow.
+ */
+function complain(text: string): void {
+  const bytes = Buffer.from(text)
+  let written = 0
+  try {
+    while (written < bytes.length) written += writeSync(STDERR, bytes, written)
+  } catch (error) {
+    // Somebody else has made it so; otherwise nobody reads it.
+    if ((error as NodeJS.ErrnoException).code === 'EAGAIN')
+      process.stderr.write(bytes.subarray(written))
+  }
+}
+
+const STDERR = 2
 
 function enterNetns(name: string): void {
   try {
@@ -328,7 +356,7 @@ const LEVELS: LogLevel[] = ['error', 'info', 'debug']
 function createLog(environment: Environment, level: LogLevel): DriverLog {
   const line = (of: LogLevel) => (text: string) => {
     if (LEVELS.indexOf(of) > LEVELS.indexOf(level)) return
-    process.stderr.write(`${formatTime(environment.date())} ${of}: ${text}\n`)
+    complain(`${formatTime(environment.date())} ${of}: ${text}\n`)
   }
   return { error: line('error'), info: line('info'), debug: line('debug') }
 }

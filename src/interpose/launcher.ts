@@ -13,7 +13,7 @@
  * answered when the supervisor is killed. Then the shell becomes the successor (successor.ts).
  */
 import { spawnSync } from 'node:child_process'
-import { accessSync, constants, readFileSync, statSync } from 'node:fs'
+import { accessSync, constants, readFileSync, statSync, writeSync } from 'node:fs'
 import { constants as osConstants } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { errnoName, OsError } from '../platform/error.ts'
@@ -121,7 +121,7 @@ export function prepare(supervisor: readonly string[]): void {
   peer.send(String(listener))
   const go = peer.receive()
   if (go !== GO) {
-    process.stderr.write(`ovpn: the supervisor failed: ${reason(go)}\n`)
+    writeSync(2, `ovpn: the supervisor failed: ${reason(go)}\n`)
     process.exit(1)
   }
   openLibc().close(listener)

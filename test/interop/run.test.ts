@@ -3,6 +3,7 @@
 // npm test: ordinary user
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
+import { O_NONBLOCK } from '../../src/platform/layout.ts'
 import { OVPN, type Running, run, start } from '../command.ts'
 import { openTestNetns, type TestNetns, withoutNamespaces } from '../namespace.ts'
 import { iperf, type Lab, openLab, ping, reached, SERVER_VPN, type Side } from './openvpn.ts'
@@ -30,6 +31,25 @@ describe('ovpn run, what stays as it was', { skip: withoutNamespaces }, () => {
     const { stdout, stderr } = await shell('tr a-z A-Z; echo problem >&2', 'text')
     assert.deepEqual([stdout, stderr], ['TEXT', 'problem\n'])
   })
+
+  for (const how of [[], ['--verbose'], [OVPN, 'run', '--fallback']]) {
+    it(`pipes, which block who writes into them: ${['run', ...how].join(' ').replace(OVPN, 'ovpn')}`, async () => {
+      const told =
+        'ip link add vpn0 type ovpn; ip link del vpn0; grep -h flags: /proc/$$/fdinfo/[012]'
+      const piped = '{ true | "$@" 2>&1 >&3 | cat >&2; } 3>&1 | cat'
+      using netns = openTestNetns('runf')
+      const command = ['ip', 'netns', 'exec', netns.name, OVPN, 'run', ...how, 'sh', '-c', told]
+      const { stdout } = await run('sh', ['-c', piped, 'sh', ...command])
+      const flags = [...stdout.matchAll(/^flags:\s*(\d+)$/gm)].map(([, octal]) =>
+        parseInt(octal!, 8),
+      )
+      assert.deepEqual(
+        flags.map((each) => each & O_NONBLOCK),
+        [0, 0, 0],
+        stdout,
+      )
+    })
+  }
 
   it('the process id, and with it signals', async () => {
     const running = start(OVPN, ['run', 'sh', '-c', "trap 'exit 3' TERM; echo $$; sleep 5 & wait"])
