@@ -13,6 +13,7 @@ import {
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
 import { type Running, run } from '../command.ts'
+import { ping } from '../interop/openvpn.ts'
 import { STARTED, until, withoutProgram } from '../interop/programs.ts'
 import { identity as identityOf, Peers, stop } from './peers.ts'
 
@@ -53,11 +54,6 @@ describe('ovpn server', { skip: withoutProgram('2.6') }, () => {
         .split('\n')
         .map((line) => [line.slice(0, line.indexOf('=')), line.slice(line.indexOf('=') + 1)]),
     )
-  const ping = async (address: string) => {
-    const args = ['netns', 'exec', peers.lab.client.name, 'ping', '-c', '3', '-i', '0.2', '-W', '5']
-    const { stdout } = await run('ip', [...args, address])
-    return Number(/(\d+) received/.exec(stdout)?.[1])
-  }
   /** Whether it has shaken hands so often. */
   const renewed = (client: Running, times: number) => () =>
     (client.stdout.match(/VERIFY OK: depth=0/g) ?? []).length >= times
@@ -173,9 +169,9 @@ describe('ovpn server', { skip: withoutProgram('2.6') }, () => {
     const calls = () => read('user-pass-verify.args').trim().split('\n').length
     const client = peers.client('2.6', 2, [...identity('client'), `auth-user-pass ${folder}/login`])
     await client.says(STARTED)
-    assert.equal(await ping('10.8.2.1'), 3)
+    assert.equal(await ping(peers.lab.client, '10.8.2.1', 3), 0)
     await until('new keys', renewed(client, 3), SECONDS)
-    assert.equal(await ping('10.8.2.1'), 3)
+    assert.equal(await ping(peers.lab.client, '10.8.2.1', 3), 0)
     assert.equal(calls(), 1, 'a token was shown in place of the password')
     await until('the status', () => /^client,.*192\.0\.2\.2:\d+,/m.test(read('status')), SECONDS)
     await until('the pool', () => /^client,10\.8\.2\.2/m.test(read('pool')), SECONDS)
@@ -185,7 +181,7 @@ describe('ovpn server', { skip: withoutProgram('2.6') }, () => {
     server.kill('SIGUSR1')
     await until('the server', () => starts(server) === 2, SECONDS)
     await until('the client', () => starts(client) === 2, SECONDS)
-    assert.equal(await ping('10.8.2.1'), 3)
+    assert.equal(await ping(peers.lab.client, '10.8.2.1', 3), 0)
     assert(!tasks().some(excess), 'its threads have no more than before')
 
     await stop(client)
@@ -209,7 +205,7 @@ describe('ovpn server', { skip: withoutProgram('2.6') }, () => {
     writeFileSync(config, first.replace('10.55.0.0', '10.66.0.0'))
     server.kill('SIGHUP')
     await server.says(/clients stay connected/)
-    assert.equal(await ping('10.8.3.1'), 3)
+    assert.equal(await ping(peers.lab.client, '10.8.3.1', 3), 0)
     server.kill('SIGUSR2')
     await server.says(/^.*client,(udp4:)?192\.0\.2\.2:\d+/m)
     await stop(client)
