@@ -8,11 +8,11 @@ import type { Ask } from '../openvpn/client/credentials.ts'
 import { ManagedClient, statisticsOf } from '../openvpn/client/managed.ts'
 import type { ClientConfig } from '../openvpn/config/client-config.ts'
 import { flagOf, LEVEL, type Log, type Tell } from '../openvpn/log.ts'
-import { TlsError } from '../openvpn/tls.ts'
 import { createRunningClient, type RunningClient } from './client.ts'
 import { realClock } from './clock.ts'
 import { openManagement, type ServerSignal } from './configured-server.ts'
 import { openKeptFile } from './kept-file.ts'
+import { KEY_REFUSED, type KeyQuestion, withKeyPassword } from './key-password.ts'
 import { VERSION } from './version.ts'
 
 export interface ConfiguredClientOptions {
@@ -103,8 +103,13 @@ export async function openConfiguredClient(
       if (config.management?.forgetDisconnect === true) running?.client.forgetPasswords()
       if (config.management?.signal === true) signal('SIGUSR1')
     }))
+  const question: KeyQuestion = {
+    ask: async () => (await ask({ kind: 'passphrase', what: 'Private Key' })).text,
+    refused: () => managed?.management.notify(KEY_REFUSED),
+    again: () => (managed?.authRetry ?? config.authRetry) === 'interact',
+  }
   try {
-    running = await createWithKey(config, ask, create)
+    running = await withKeyPassword(config.keyPassword, question, create)
   } catch (error) {
     managed?.fatal(error instanceof Error ? error.message : String(error))
     endLog()
@@ -112,6 +117,7 @@ export async function openConfiguredClient(
     throw error
   }
   const { client, close } = running
+  client.authRetry = managed?.authRetry ?? config.authRetry
   const statusText = async () => {
     const counters = await client.attempt?.counters()
     const lines = statisticsOf(counters, realClock.date()).map((pair) => pair.join(','))
@@ -134,24 +140,6 @@ export async function openConfiguredClient(
         await close()
       }
     },
-  }
-}
-
-/** Asks for the password of the key where that takes one: where `askpass` says so, or it turns out. */
-async function createWithKey(
-  config: ClientConfig,
-  ask: Ask,
-  create: (passphrase?: string) => RunningClient,
-): Promise<RunningClient> {
-  const { keyPassword } = config
-  const passphrase = async () => (await ask({ kind: 'passphrase', what: 'Private Key' })).text
-  if (keyPassword === 'ask') return create(await passphrase())
-  try {
-    return create()
-  } catch (error) {
-    const isEncrypted = error instanceof TlsError && error.code === 'TLS_PASSPHRASE'
-    if (!isEncrypted || keyPassword !== undefined) throw error
-    return create(await passphrase())
   }
 }
 

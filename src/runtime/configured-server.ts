@@ -18,11 +18,11 @@ import { ManagementAuthority } from '../openvpn/server/management-authority.ts'
 import type { ConnectedClient, Farewell, ServerPolicy } from '../openvpn/server/policy.ts'
 import type { ServerChange } from '../openvpn/server/server.ts'
 import { Tokens } from '../openvpn/server/tokens.ts'
-import { TlsError } from '../openvpn/tls.ts'
 import type { SocketOptions } from '../platform/datagrams.ts'
 import { realClock } from './clock.ts'
 import { fileWatch } from './files.ts'
 import { type KeptFile, openKeptFile } from './kept-file.ts'
+import { KEY_REFUSED, type KeyQuestion, withKeyPassword } from './key-password.ts'
 import { connectManagement, type ManagementPlace, serveManagement } from './management-socket.ts'
 import { runScript } from './scripts.ts'
 import { type ListenAddress, openServer, type RunningServer } from './server.ts'
@@ -37,8 +37,6 @@ export interface ConfiguredOptions {
   readonly ask: Ask
   /** Asked last, and told of all. */
   readonly policy: ServerPolicy
-  /** Of the private key, where it is to be asked for. */
-  readonly passphrase?: string | undefined
   readonly workers?: number | undefined
   /** Its files, opened while that was possible. */
   readonly kept: KeptFiles
@@ -87,7 +85,8 @@ export async function openConfiguredServer(
 ): Promise<ConfiguredServer> {
   const unixSeconds = () => Math.floor(realClock.date().getTime() / 1000)
   const { workers, failed, kept } = options
-  let { passphrase } = options
+  /** Of the private key, where it was asked for. */
+  let passphrase: string | undefined
   const { poolPersist } = config
   let running: RunningServer | undefined
   const keyPassword = new KeyPassword()
@@ -150,19 +149,6 @@ export async function openConfiguredServer(
     )
   }
 
-  /** Asks for the password of the key where that takes one: where `askpass` says so, or it turns out. */
-  async function partsWithKey(): Promise<ServerChange> {
-    if (config.keyPassword === 'ask' && passphrase === undefined) passphrase = await askForKey()
-    try {
-      return partsOf(config)
-    } catch (error) {
-      const isEncrypted = error instanceof TlsError && error.code === 'TLS_PASSPHRASE'
-      if (!isEncrypted || passphrase !== undefined || config.keyPassword !== undefined) throw error
-      passphrase = await askForKey()
-      return partsOf(config)
-    }
-  }
-
   async function askForKey(): Promise<string> {
     if (management !== undefined && config.management?.queryPasswords === true) {
       return keyPassword.ask(management)
@@ -182,7 +168,15 @@ export async function openConfiguredServer(
   try {
     await management?.released()
     management?.state({ name: 'CONNECTING' })
-    const parts = await partsWithKey()
+    const question: KeyQuestion = {
+      ask: askForKey,
+      refused: () => management?.notify(KEY_REFUSED),
+      again: () => false, // `auth-retry` is a client's
+    }
+    const parts = await withKeyPassword(config.keyPassword, question, (password) => {
+      passphrase = password
+      return partsOf(config)
+    })
     management?.state({ name: 'ASSIGN_IP', ...own })
     const persisted = poolPersist && fileWatch.read(poolPersist.path)
     running = await openServer(

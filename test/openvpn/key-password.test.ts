@@ -16,6 +16,7 @@ import { identity, Peers, stop } from './peers.ts'
 
 const SECONDS = 40
 const NUMBER = 1
+const REFUSED = ">PASSWORD:Verification Failed: 'Private Key'"
 const version = spawnSync('openssl', ['version'], { encoding: 'utf8' })
 const withoutOpenssl = /^OpenSSL 3/.test(version.stdout ?? '')
   ? false
@@ -68,7 +69,25 @@ describe('the password of a key', { skip: withoutNamespaces || withoutOpenssl },
     assert.match(stderr, /the pkcs12 file cannot be decrypted: a wrong passphrase/)
     const told = () => manager.told.some((line) => /^>FATAL:.*cannot be decrypted/.test(line))
     await until('the reason', told, SECONDS)
+    assert.ok(manager.told.includes(REFUSED))
     manager.close()
+  })
+
+  it('that is wrong is asked for again where auth-retry says interact', async () => {
+    const { client, manager } = await managed(['pkcs12 client.p12'])
+    assert.match(await manager.ask('auth-retry interact'), /^SUCCESS/)
+    for (const [wrong, times] of [
+      ['guess', 2],
+      ['another', 3],
+    ] as const) {
+      await manager.ask(`password "Private Key" "${wrong}"`)
+      await asked(manager, times)
+    }
+    assert.equal(manager.told.filter((line) => line === REFUSED).length, 2)
+    assert.match(await manager.ask('password "Private Key" "secret"'), /^SUCCESS/)
+    await client.says(STARTED)
+    manager.close()
+    await stop(client)
   })
 
   it('that askpass has wrong is not asked for', async () => {
@@ -85,6 +104,14 @@ describe('the password of a key', { skip: withoutNamespaces || withoutOpenssl },
     const alone = peers.server('ours', NUMBER, lines)
     const ended = await alone.catch((error: Error) => error)
     assert.match(String(ended), /the key has a password: .* write 'askpass FILE'/)
+    const refused = peers.server('ours', NUMBER, [...lines, ...manage('wrong')])
+    const ending = refused.catch((error: Error) => error)
+    const wrong = await openManagement(join(peers.lab.folder, 'wrong.sock'))
+    await asked(wrong)
+    await wrong.ask('password "Private Key" "guess"')
+    assert.match(String(await ending), /the key cannot be decrypted: a wrong passphrase/)
+    assert.ok(wrong.told.includes(REFUSED))
+    wrong.close()
     const starting = peers.server('ours', NUMBER, [...lines, ...manage('server')])
     const manager = await openManagement(join(peers.lab.folder, 'server.sock'))
     await asked(manager)
@@ -120,9 +147,10 @@ describe('the password of a key', { skip: withoutNamespaces || withoutOpenssl },
     'management-query-passwords',
   ]
 
-  const asked = (manager: Management) => {
+  const asked = (manager: Management, times = 1) => {
     const question = ">PASSWORD:Need 'Private Key' password"
-    return until('the question', () => manager.told.includes(question), SECONDS)
+    const count = () => manager.told.filter((line) => line === question).length
+    return until('the question', () => count() === times, SECONDS)
   }
 
   let clients = 0

@@ -34,6 +34,8 @@ interface Asked {
 
 export class ManagedClient implements Advisor {
   readonly management: Management
+  /** May be changed by who manages, also while there is no client yet. */
+  authRetry: ClientConfig['authRetry']
   readonly #parts: ManagedParts
   #asked: Asked | undefined
   #remote: ((choice: 'ACCEPT' | 'SKIP' | { host: string; port: number }) => void) | undefined
@@ -44,6 +46,7 @@ export class ManagedClient implements Advisor {
 
   constructor(parts: ManagedParts, options: ManagementOptions) {
     this.#parts = parts
+    this.authRetry = parts.config.authRetry
     this.management = new Management(this.#target(), options)
   }
 
@@ -216,6 +219,7 @@ export class ManagedClient implements Advisor {
 
   #target(): ManagementTarget {
     const { title, pid, client, date, signal, log, config } = this.#parts
+    const managed = this
     const counters = async () => client()?.attempt?.counters()
     return {
       title,
@@ -234,9 +238,10 @@ export class ManagedClient implements Advisor {
         log.mute = count
       },
       get authRetry() {
-        return client()?.authRetry ?? config.authRetry
+        return managed.authRetry
       },
       set authRetry(wanted) {
+        managed.authRetry = wanted
         const present = client()
         if (present !== undefined) present.authRetry = wanted
       },
