@@ -11,7 +11,7 @@ import type { ServerSignal } from '../runtime/configured-server.ts'
 import { driverLog } from '../runtime/driver.ts'
 import { type OpenedDriver, openDriverClient } from '../runtime/driver-client.ts'
 import { files, fileWatch } from '../runtime/files.ts'
-import type { Environment } from './compose.ts'
+import type { Environment, Interrupt } from './compose.ts'
 import { readSource } from './config-files.ts'
 import { attempt, CliError, EXIT } from './errors.ts'
 import { withExamples } from './options.ts'
@@ -83,12 +83,12 @@ class ClientProcess {
   #running: ConfiguredClient | undefined
   #config: ClientConfig | undefined
   #next: ClientConfig | undefined
-  #stopped = false
+  #stopped: Interrupt | undefined
 
   constructor(environment: Environment, driver: OpenedDriver, parts: ProcessParts) {
     this.#driver = driver
     this.#parts = parts
-    environment.onInterrupt(() => this.#signal('SIGTERM'))
+    environment.onInterrupt((name) => this.#signal(name))
     for (const name of ['SIGHUP', 'SIGUSR1', 'SIGUSR2'] as const) {
       environment.onSignal(name, () => this.#signal(name))
     }
@@ -101,10 +101,10 @@ class ClientProcess {
       this.#next = undefined
       this.#config = config
       this.#running = await this.#open(config)
-      if (this.#stopped) this.#running.stop()
+      if (this.#stopped !== undefined) this.#running.stop(this.#stopped)
       const verdict = await this.#running.run()
       this.#running = undefined
-      if (this.#next === undefined || this.#stopped) return verdict
+      if (this.#next === undefined || this.#stopped !== undefined) return verdict
       log.write('the profile was read anew')
     }
   }
@@ -126,7 +126,7 @@ class ClientProcess {
     })
   }
 
-  #signal(asked: ServerSignal): void {
+  #signal(asked: ServerSignal | Interrupt): void {
     const name = asked === 'SIGUSR1' ? (this.#config?.remapUsr1 ?? asked) : asked
     const act = async () => {
       if (name === 'SIGUSR1') this.#running?.restart()
@@ -135,8 +135,8 @@ class ClientProcess {
       } else {
         // What is wrong with a profile leaves the connection as it is.
         if (name === 'SIGHUP') this.#next = await this.#parts.read()
-        else this.#stopped = true
-        this.#running?.stop()
+        else this.#stopped = name
+        this.#running?.stop(name)
       }
     }
     act().catch((error: unknown) => {

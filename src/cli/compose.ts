@@ -24,6 +24,7 @@ import { CliError, EXIT } from './errors.ts'
 import { formatTime } from './format.ts'
 
 export type DriverChoice = 'auto' | 'user' | 'kernel'
+export type Interrupt = 'SIGINT' | 'SIGTERM'
 export type LogLevel = 'error' | 'info' | 'debug'
 
 export interface Environment {
@@ -36,7 +37,7 @@ export interface Environment {
   now(): number
   randomBytes(count: number): Uint8Array
   /** Calls back at the first SIGINT or SIGTERM; one that comes seconds later ends the process. */
-  onInterrupt(listener: () => void): void
+  onInterrupt(listener: (signal: Interrupt) => void): void
   /** Calls back at each of these signals, which do not end the process then. */
   onSignal(signal: 'SIGHUP' | 'SIGUSR1' | 'SIGUSR2', listener: () => void): void
   /** Moves this process to the network namespace that `ip netns` knows by this name. */
@@ -63,14 +64,14 @@ export interface MergedEvents extends AsyncIterable<DriverEvent | EventsLost> {
 
 export function createEnvironment(): Environment {
   process.on('exit', flush)
-  const listeners: (() => void)[] = []
+  const listeners: ((signal: Interrupt) => void)[] = []
   let first = Infinity
-  const interrupted = () => {
+  const interrupted = (signal: Interrupt) => {
     // `timeout`, npm and terminals send a signal to the process and to its group: both are one.
     if (performance.now() - first > PATIENCE_MS) process.exit(EXIT.refused)
     if (first !== Infinity) return
     first = performance.now()
-    for (const listener of listeners) listener()
+    for (const listener of listeners) listener(signal)
   }
   return {
     print,
@@ -90,7 +91,7 @@ export function createEnvironment(): Environment {
   }
 }
 
-const SIGNALS = ['SIGINT', 'SIGTERM'] as const
+const SIGNALS: readonly Interrupt[] = ['SIGINT', 'SIGTERM']
 /** How long a program that was interrupted may clean up before another signal ends it. */
 const PATIENCE_MS = 3000
 

@@ -42,7 +42,7 @@ export function driverCommand(environment: Environment): Command {
       const missing = missingForDriver()
       if (missing.length > 0) throw new CliError(`cannot run the driver: ${missing.join('\n  ')}`)
       const level = options.quiet ? 'error' : options.verbose ? 'debug' : 'info'
-      const stopped = new Promise<void>((resolve) => environment.onInterrupt(resolve))
+      const stopped = new Promise((resolve) => environment.onInterrupt(resolve))
       const running = await startDriver(environment, {
         socket: options.socket,
         mode: options.mode ?? (options.group === undefined ? 0o600 : 0o660),

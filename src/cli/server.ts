@@ -9,6 +9,7 @@ import { limitThread } from '../platform/privileges.ts'
 import { checkTun } from '../platform/tun-door.ts'
 import {
   type ConfiguredServer,
+  type EndSignal,
   type KeptFiles,
   openConfiguredServer,
   openKeptFiles,
@@ -18,7 +19,7 @@ import { driverLog } from '../runtime/driver.ts'
 import { type OpenedDriver, openDriverClient } from '../runtime/driver-client.ts'
 import { files, fileWatch } from '../runtime/files.ts'
 import { port } from './arguments.ts'
-import type { Environment } from './compose.ts'
+import type { Environment, Interrupt } from './compose.ts'
 import { readSource } from './config-files.ts'
 import { attempt, CliError } from './errors.ts'
 import { madeIn, ownCommand, SERVER_FOLDER } from './folders.ts'
@@ -119,14 +120,14 @@ class ServerProcess {
   #config: ServerConfig | undefined
   #next: ServerConfig | undefined
   #kept: KeptFiles
-  #wake: () => void = () => {}
+  #wake: (why: EndSignal) => void = () => {}
 
   constructor(environment: Environment, driver: OpenedDriver, parts: ProcessParts) {
     this.#environment = environment
     this.#driver = driver
     this.#parts = parts
     this.#kept = parts.kept
-    environment.onInterrupt(() => this.#signal('SIGTERM'))
+    environment.onInterrupt((name) => this.#signal(name))
     for (const name of ['SIGHUP', 'SIGUSR1', 'SIGUSR2'] as const) {
       environment.onSignal(name, () => this.#signal(name))
     }
@@ -137,7 +138,7 @@ class ServerProcess {
     const log = this.#parts.log.write
     for (let config: ServerConfig | undefined = first; config !== undefined; config = this.#next) {
       for (const { place, message } of config.notes) log(`${formatPlace(place)}: ${message}`)
-      const ended = new Promise<void>((resolve) => {
+      const ended = new Promise<EndSignal>((resolve) => {
         this.#wake = resolve
       })
       this.#next = undefined
@@ -150,9 +151,9 @@ class ServerProcess {
       }
       log(`Initialization Sequence Completed: ${running.data.name} ${addressesOf(config)}`)
       if (made !== undefined && config === first) this.#environment.print(instructions(made, hosts))
-      await ended
+      const why = await ended
       this.#running = undefined
-      await running.close()
+      await running.close(why)
     }
   }
 
@@ -172,12 +173,12 @@ class ServerProcess {
     })
   }
 
-  #signal(asked: ServerSignal): void {
+  #signal(asked: ServerSignal | Interrupt): void {
     const name = asked === 'SIGUSR1' ? (this.#config?.remapUsr1 ?? asked) : asked
     const act = async () => {
-      if (name === 'SIGTERM') this.#wake()
+      if (name === 'SIGTERM' || name === 'SIGINT') this.#wake(name)
       else if (name === 'SIGUSR2') await this.#tellStatus()
-      else await this.#reread(name === 'SIGUSR1')
+      else await this.#reread(name)
     }
     act().catch((error: unknown) => {
       this.#parts.log.write(`${name}: ${textOf(error)}`, LEVEL.error)
@@ -188,8 +189,9 @@ class ServerProcess {
     for (const line of (await this.#running?.statusText()) ?? []) this.#parts.log.write(line)
   }
 
-  /** `anew`: as it was read, for files may be out of reach by now. What is wrong with a configuration leaves the server as it is. */
-  async #reread(anew: boolean): Promise<void> {
+  /** SIGUSR1: as it was read, for files may be out of reach by now. What is wrong with a configuration leaves the server as it is. */
+  async #reread(name: 'SIGHUP' | 'SIGUSR1'): Promise<void> {
+    const anew = name === 'SIGUSR1'
     const { read } = this.#parts
     const log = this.#parts.log.write
     const config = anew && this.#config !== undefined ? this.#config : await read()
@@ -209,7 +211,7 @@ class ServerProcess {
     if (fixed.some((name) => KEPT_FILES.has(name))) this.#kept = openKeptFiles(config)
     log(anew ? 'starting anew' : `starting anew, because of: ${fixed.join(', ')}`)
     this.#next = config
-    this.#wake()
+    this.#wake(name)
   }
 }
 

@@ -10,7 +10,7 @@ import type { ClientConfig } from '../openvpn/config/client-config.ts'
 import { flagOf, LEVEL, type Log, type Tell } from '../openvpn/log.ts'
 import { createRunningClient, type RunningClient } from './client.ts'
 import { realClock } from './clock.ts'
-import { openManagement, type ServerSignal } from './configured-server.ts'
+import { type EndSignal, openManagement, type ServerSignal } from './configured-server.ts'
 import { openKeptFile } from './kept-file.ts'
 import { KEY_REFUSED, type KeyQuestion, withKeyPassword } from './key-password.ts'
 import { VERSION } from './version.ts'
@@ -31,7 +31,8 @@ export interface ConfiguredClientOptions {
 export interface ConfiguredClient {
   /** Until the end of all; everything is taken back then. */
   run(): Promise<Verdict>
-  stop(): void
+  /** `why`: the signal, for scripts. */
+  stop(why: EndSignal): void
   restart(): void
   /** Lines for the log (SIGUSR2). */
   statusText(): Promise<string[]>
@@ -126,7 +127,7 @@ export async function openConfiguredClient(
   const endStatus = keepStatus(config, statusText, log.write)
   return {
     statusText,
-    stop: () => client.stop(),
+    stop: (why) => client.stop(why),
     restart: () => client.restart(),
     async run() {
       try {

@@ -31,6 +31,8 @@ import { groupId, userId } from './users.ts'
 import { VERSION } from './version.ts'
 
 export type ServerSignal = 'SIGHUP' | 'SIGTERM' | 'SIGUSR1' | 'SIGUSR2'
+/** What a server or a client ends by, or begins anew. */
+export type EndSignal = 'SIGHUP' | 'SIGINT' | 'SIGTERM' | 'SIGUSR1'
 
 export interface ConfiguredOptions {
   /** The user, for the password of the key where who manages is not asked. */
@@ -71,6 +73,8 @@ export interface ConfiguredServer extends RunningServer {
   reload(config: ServerConfig): string[]
   /** Lines for the log (SIGUSR2). */
   statusText(): Promise<string[]>
+  /** `why`: for scripts; SIGTERM unless said. */
+  close(why?: EndSignal): Promise<void>
 }
 
 const TOKEN_KEY_BYTES = 32
@@ -216,12 +220,14 @@ export async function openConfiguredServer(
     void once()
     stops.push(every(ms, once))
   }
+  let signal: string | undefined
   const script = async (command: string | undefined, type: string, ...args: string[]) => {
     if (command === undefined) return true
     const environment = {
       ...Object.fromEntries(config.environment),
       ...serverEnvironment(config, running),
       script_type: type,
+      ...(signal !== undefined && { signal }),
     }
     const { status, output } = await runScript([...(parseOption(command) ?? []), ...args], {
       environment,
@@ -276,10 +282,11 @@ export async function openConfiguredServer(
       present = next
       return []
     },
-    async close() {
+    async close(why = 'SIGTERM') {
       for (const stop of stops) stop()
       management?.state({ name: 'EXITING', detail: 'exit' })
       await script(config.routePreDown, 'route-pre-down')
+      signal = why.toLowerCase()
       if (config.downPre) await script(config.down, 'down', ...device)
       await running?.close()
       if (!config.downPre) await script(config.down, 'down', ...device)
@@ -393,6 +400,7 @@ function serverEnvironment(
     ...(running !== undefined && { dev: running.data.name }),
     dev_type: 'tun',
     script_context: 'init',
+    redirect_gateway: '0',
     config: config.file,
     verb: String(verb),
     tun_mtu: String(tunMtu),

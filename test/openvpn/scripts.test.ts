@@ -42,14 +42,17 @@ const CLIENT_HOOKS = ['up', 'down', 'route-up', 'route-pre-down', 'ipchange']
 
 /** Variables that OpenVPN gives and ours does not. */
 const LEFT_OUT: [scripts: RegExp, names: RegExp, why: string][] = [
-  [/./, /^(redirect_gateway|signal|route_net_gateway)$/, 'empty, or of how a process ends'],
+  [/./, /^route_net_gateway$/, 'empty'],
   [/./, /^ifconfig_ipv6_remote$/, 'its own address once more'],
   [/^client-/, /^auth_(control|failed_reason|pending)_file$/, 'of a script that has ended'],
   [/^client-(dis)?connect$/, /^ifconfig_pool_(netmask|local_ip6|ip6_netbits)$/, 'the server’s own'],
 ]
 
-/** Of each script: its parameters at each call, and the names of its variables at the last. */
-type Told = Map<string, { parameters: string[]; names: Set<string> }>
+/** Variables that have the same value, too. */
+const SAME = ['signal', 'redirect_gateway', 'script_context', 'tun_mtu', 'dev_type', 'COLOUR']
+
+/** Of each script: its parameters at each call, and its variables at the last. */
+type Told = Map<string, { parameters: string[]; variables: Map<string, string> }>
 
 describe('scripts', { skip: withoutProgram('2.6') }, () => {
   let peers: Peers
@@ -74,8 +77,9 @@ describe('scripts', { skip: withoutProgram('2.6') }, () => {
         const text = readFileSync(join(folder, file), 'utf8')
         const calls = text.split(/^parameters=/m).slice(1)
         const parameters = calls.map((call) => plain(call.slice(0, call.indexOf('\n'))))
-        const names = calls.at(-1)!.match(/^\w+(?==)/gm) ?? []
-        return [file.slice(prefix.length + 1), { parameters, names: new Set(names) }]
+        const lines = calls.at(-1)!.matchAll(/^(\w+)=(.*)$/gm)
+        const variables = new Map(Array.from(lines, ([, name, value]) => [name!, value!]))
+        return [file.slice(prefix.length + 1), { parameters, variables }]
       }),
     )
   }
@@ -92,9 +96,14 @@ describe('scripts', { skip: withoutProgram('2.6') }, () => {
       assert.ok(one !== undefined && other !== undefined, name)
       const known = (variable: string) =>
         LEFT_OUT.some(([scripts, names]) => scripts.test(name) && names.test(variable))
-      const lacks = [...other.names].filter((each) => !one.names.has(each) && !known(each))
+      const names = [...other.variables.keys()]
+      const lacks = names.filter((each) => !one.variables.has(each) && !known(each))
       assert.deepEqual([name, lacks], [name, []])
       assert.equal(one.parameters[0], other.parameters[0], name)
+      for (const each of SAME.filter((each) => other.variables.has(each))) {
+        const of = ({ variables }: typeof one) => variables.get(each)
+        assert.equal(of(one), of(other), `${name}: ${each}`)
+      }
     }
   }
 

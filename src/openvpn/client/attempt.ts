@@ -57,7 +57,7 @@ export type Ending =
   | { readonly kind: 'failed'; readonly text: string; readonly code?: string | undefined }
   | { readonly kind: 'refused'; readonly failure: AuthFailure }
   | { readonly kind: 'ordered'; readonly halt: boolean; readonly order: Order }
-  /** The server has said that it ends, or nothing was heard of it any more; `code`: a SessionErrorCode or a DelReason. */
+  /** The server has said that it ends, or nothing was heard of it any more; `code`: a SessionErrorCode, a DelReason, or `remote-exit`. */
   | { readonly kind: 'lost'; readonly text: string; readonly code?: string | undefined }
   /** What it pushed does not fit: `reject` by a filter, a cipher that is not allowed. */
   | { readonly kind: 'unsuitable'; readonly text: string }
@@ -111,6 +111,7 @@ const REQUEST_AGAIN: Millis = 5000
 const REQUEST_ANEW: Millis = 1000
 /** From a session that came to nothing, in place of one whose keys were not renewed, to the next. */
 const SESSION_AGAIN: Millis = 5000
+const SERVER_ENDS: Ending = { kind: 'lost', text: 'the server ends', code: 'remote-exit' }
 const NOTHING_HEARD = 'nothing was heard of the server for too long'
 
 /** What holds while a new session is wanted in place of one whose keys were not renewed. */
@@ -304,7 +305,7 @@ export class Attempt {
 
   #inside(message: Uint8Array): void {
     const operation = occOperation(message)
-    if (operation === 'exit') this.#end({ kind: 'lost', text: 'the server ends' })
+    if (operation === 'exit') this.#end(SERVER_ENDS)
     else if (operation === 'request') {
       const { options } = this.#settings.session.hello(0)
       // Whoever asked asks again.
@@ -402,7 +403,7 @@ export class Attempt {
         this.#end({ kind: 'ordered', halt: message.kind === 'halt', order: message.order })
         return
       case 'exit':
-        this.#end({ kind: 'lost', text: 'the server ends' })
+        this.#end(SERVER_ENDS)
         return
       default:
         this.#events.stray(text)

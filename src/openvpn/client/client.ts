@@ -23,7 +23,7 @@ import { TransportLink } from '../transport-link.ts'
 import { Attempt, type AttemptWorld, type Ending, type Pushed, type Stage } from './attempt.ts'
 import { type Answer, type Ask, Credentials, type Question, type Shown } from './credentials.ts'
 import type { ScriptSubject } from './environment.ts'
-import { hintFor, reasonOf } from './explain.ts'
+import { hintFor, reasonOf, signalOf } from './explain.ts'
 import { Lifetime } from './lifetime.ts'
 import { clientPeerInfo, type Machine } from './peer-info.ts'
 import { type NetworkPlan, planNetwork } from './plan.ts'
@@ -185,6 +185,8 @@ export class Client {
   #serverChain: readonly Uint8Array[] = []
   #exitsOnSilence = false
   #verdict: Verdict | undefined
+  /** What has this end let go, or had it do so last, in OpenVPN's words (`signal` of scripts). */
+  #why = 'sigterm'
   /** What can be tried, after the last failure. */
   #hint: string | undefined
   /** Seconds that the server asked to wait. */
@@ -223,12 +225,13 @@ export class Client {
       this.#events.state('EXITING', verdict.kind)
       return verdict
     } finally {
-      await this.#tunnel.close()
+      await this.#tunnel.close(this.#why)
     }
   }
 
-  /** Ends it; the server is told. */
-  stop(): void {
+  /** Ends it; the server is told. `why`: for scripts. */
+  stop(why: 'SIGHUP' | 'SIGINT' | 'SIGTERM' | 'SIGUSR1' = 'SIGTERM'): void {
+    this.#why = why.toLowerCase()
     this.#stop.abort()
     this.#interrupt?.abort()
     void this.#attempt?.close(true)
@@ -236,6 +239,7 @@ export class Client {
 
   /** Lets go of the present server and begins anew (SIGUSR1). */
   restart(): void {
+    this.#why = 'sigusr1'
     this.#interrupt?.abort()
     void this.#attempt?.close(true)
   }
@@ -469,7 +473,8 @@ export class Client {
     const connected = this.#connection !== undefined
     this.#connection = undefined
     const isOver = this.#stop.signal.aborted || this.#verdict !== undefined
-    await (isOver ? this.#tunnel.close() : this.#tunnel.disconnected())
+    this.#why = signalOf(ending, this.#why, this.#exitsOnSilence)
+    await (isOver ? this.#tunnel.close(this.#why) : this.#tunnel.disconnected(this.#why))
     const reason = reasonOf(ending) || (this.#verdict?.text ?? 'this end lets go')
     if (connected) this.#events.disconnected(reason)
     return { ending, connected, lasted: this.#world.now() - this.#connectedAt }
@@ -711,7 +716,10 @@ export class Client {
       if (attempt.stage !== 'connected') return
       const due = counters && lifetime.look(counters, this.#world.now())
       if (due === 'renew') attempt.renegotiate()
-      else if (due !== undefined) this.#finish({ kind: 'ended', text: due.ends })
+      else if (due !== undefined) {
+        this.#why = due.limit
+        this.#finish({ kind: 'ended', text: `${due.limit}: ${due.text}` })
+      }
       later()
     }
     later()

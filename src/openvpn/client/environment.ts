@@ -112,7 +112,7 @@ function routeVariables(options: NetworkOptions, netGateway: string | undefined)
   const gateway = vpnGateway(options)
   if (gateway !== undefined) environment.route_vpn_gateway = gateway
   if (netGateway !== undefined) environment.route_net_gateway = netGateway
-  if (options.redirectGateway?.changesDefault === true) environment.redirect_gateway = '1'
+  environment.redirect_gateway = options.redirectGateway?.changesDefault === true ? '1' : '0'
   for (const [i, route] of options.routes.entries()) {
     const n = i + 1
     environment[`route_network_${n}`] = route.network

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import type { Ending } from './attempt.ts'
-import { hintFor, reasonOf, type Tried } from './explain.ts'
+import { hintFor, reasonOf, signalOf, type Tried } from './explain.ts'
 
 const tried: Tried = {
   ...{ protocol: 'udp', port: 1194, wrap: 'none', proxy: undefined },
@@ -67,5 +67,28 @@ describe('reasons', () => {
   ]
   for (const [ending, reason, why] of rows) {
     it(`${ending.kind}: ${why}`, () => assert.equal(reasonOf(ending), reason))
+  }
+})
+
+describe('what scripts are told as `signal`', () => {
+  const lost = (code?: string): Ending => ({ kind: 'lost', text: 'x', code })
+  const order = { keepCredentials: true, nextServer: false, text: '' }
+  const rows: [ending: Ending, signal: string, exitsOnSilence?: true][] = [
+    [{ kind: 'closed' }, 'sigint'],
+    [{ kind: 'ordered', halt: true, order }, 'server-pushed-halt'],
+    [{ kind: 'ordered', halt: false, order }, 'server-pushed-connection-reset'],
+    [{ kind: 'refused', failure: { reason: 'denied', text: '' } }, 'auth-failure'],
+    [lost('expired'), 'ping-restart'],
+    [lost('expired'), 'ping-exit', true],
+    [lost('remote-exit'), 'remote-exit'],
+    [lost('transport-disconnect'), 'connection-reset'],
+    [lost('transport-error'), 'connection-reset'],
+    [lost('identity'), 'tls-error'],
+    [lost(), 'tls-error'],
+  ]
+  for (const [ending, signal, exitsOnSilence = false] of rows) {
+    it(`${JSON.stringify(ending)}, ${exitsOnSilence ? 'ping-exit' : 'ping-restart'}`, () => {
+      assert.equal(signalOf(ending, 'sigint', exitsOnSilence), signal)
+    })
   }
 })

@@ -37,6 +37,28 @@ export function reasonOf(ending: Ending): string {
   }
 }
 
+/**
+ * What a `down` script is told as `signal`: OpenVPN's words. `own`: why this end has let go, if it has.
+ *
+ * Source: openvpn(8), `signal`; what OpenVPN's sources give register_signal().
+ */
+export function signalOf(ending: Ending, own: string, exitsOnSilence: boolean): string {
+  switch (ending.kind) {
+    case 'closed':
+      return own
+    case 'ordered':
+      return ending.halt ? 'server-pushed-halt' : 'server-pushed-connection-reset'
+    case 'refused':
+      return 'auth-failure'
+    case 'lost':
+      if (ending.code === 'expired') return exitsOnSilence ? 'ping-exit' : 'ping-restart'
+      if (ending.code === 'remote-exit') return ending.code
+      return ending.code?.startsWith('transport-') ? 'connection-reset' : 'tls-error'
+    default:
+      return 'tls-error'
+  }
+}
+
 /** What to try; undefined where there is nothing to say. */
 export function hintFor(ending: Ending, tried: Tried): string | undefined {
   switch (ending.kind) {

@@ -18,9 +18,14 @@ function counters(inside: number, packets = 0): PeerCounters {
   }
 }
 
-type Step = [now: number, counters: PeerCounters, due: 'renew' | 'ends' | undefined, why: string]
+type Step = [
+  now: number,
+  counters: PeerCounters,
+  due: 'renew' | 'inactive' | 'session-timeout' | undefined,
+  why: string,
+]
 
-const kindOf = (due: Due) => (typeof due === 'object' ? 'ends' : due)
+const kindOf = (due: Due) => (typeof due === 'object' ? due.limit : due)
 
 describe('a connection without limits', () => {
   it('is not looked at', () => assert.equal(new Lifetime(none, 0).isLimited, false))
@@ -52,7 +57,7 @@ const cases: [what: string, limits: Partial<Limits>, steps: Step[]][] = [
       [9000, counters(100), undefined, 'its time is not over'],
       [9500, counters(101), undefined, 'more than the limit: the time begins anew'],
       [19_000, counters(150), undefined, 'a little since, for less than that time'],
-      [19_500, counters(201), 'ends', 'no more than the limit in all that time'],
+      [19_500, counters(201), 'inactive', 'no more than the limit in all that time'],
     ],
   ],
   [
@@ -60,7 +65,7 @@ const cases: [what: string, limits: Partial<Limits>, steps: Step[]][] = [
     { session: 60_000 },
     [
       [59_999, counters(1e9), undefined, 'not yet'],
-      [60_000, counters(1e9), 'ends', 'however busy it is'],
+      [60_000, counters(1e9), 'session-timeout', 'however busy it is'],
     ],
   ],
 ]

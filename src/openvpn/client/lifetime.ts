@@ -14,7 +14,11 @@ export interface Limits {
   readonly session: Millis | undefined
 }
 
-export type Due = 'renew' | { readonly ends: string } | undefined
+/** `limit`: that which has ended it, by its directive. */
+export type Due =
+  | 'renew'
+  | { readonly limit: 'inactive' | 'session-timeout'; readonly text: string }
+  | undefined
 
 export class Lifetime {
   readonly #limits: Limits
@@ -40,7 +44,9 @@ export class Lifetime {
   /** What is due, with counters since the connection began. */
   look(counters: PeerCounters, now: Millis): Due {
     const { keyBytes, keyPackets, inactive, session = 0 } = this.#limits
-    if (now >= this.#endsAt) return { ends: `session-timeout: ${session / 1000} s are over` }
+    if (now >= this.#endsAt) {
+      return { limit: 'session-timeout', text: `${session / 1000} s are over` }
+    }
     const inside = counters.vpnRxBytes + counters.vpnTxBytes
     if (inactive !== undefined) {
       if (inside - this.#activeBytes > inactive.bytes) {
@@ -48,7 +54,8 @@ export class Lifetime {
         this.#activeAt = now
       }
       if (now >= this.#activeAt + inactive.timeout) {
-        return { ends: `inactive: nothing to speak of for ${inactive.timeout / 1000} s` }
+        const text = `nothing to speak of for ${inactive.timeout / 1000} s`
+        return { limit: 'inactive', text }
       }
     }
     const bytes = counters.linkRxBytes + counters.linkTxBytes

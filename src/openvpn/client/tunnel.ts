@@ -48,6 +48,9 @@ export class Tunnel {
   /** Whether `up` has run, and `down` is due. */
   #isTold = false
   #wasTold = false
+  /** What is told as `script_context` and `signal`. Source: the calls of run_up_down() in OpenVPN's init.c. */
+  #context: 'init' | 'restart' = 'init'
+  #signal: string | undefined
 
   constructor(world: TunnelWorld, config: ClientConfig) {
     this.#world = world
@@ -115,7 +118,9 @@ export class Tunnel {
     if (!this.#config.ifconfigNoexec) this.#readdress(plan)
     if (this.#isTold) return
     this.#isTold = true
-    await this.#hook('up', this.#config.up, this.#parameters(this.#wasTold ? 'restart' : 'init'))
+    this.#context = this.#wasTold ? 'restart' : 'init'
+    this.#signal = undefined
+    await this.#hook('up', this.#config.up, this.#parameters())
     this.#wasTold = true
   }
 
@@ -153,29 +158,30 @@ export class Tunnel {
     await this.#hook('ipchange', this.#config.ipchange, [`[${family}]${address}`, String(port)])
   }
 
-  /** A connection has ended: with `persist-tun` everything stays as it is for the next one. */
-  async disconnected(): Promise<void> {
+  /** A connection has ended: with `persist-tun` everything stays as it is for the next one. `signal`: why, for scripts. */
+  async disconnected(signal: string): Promise<void> {
     if (this.#data === undefined) return
-    if (!this.#config.persistTun) await this.#close('restart')
+    if (!this.#config.persistTun) await this.close(signal)
     else if (this.#config.upRestart && this.#isTold) {
       this.#isTold = false
-      await this.#hook('down', this.#config.down, this.#parameters('restart'))
+      this.#context = 'restart'
+      this.#signal = signal
+      await this.#hook('down', this.#config.down, this.#parameters())
     }
   }
 
-  /** Takes everything back. */
-  async close(): Promise<void> {
-    await this.#close('init')
-  }
-
-  async #close(context: 'init' | 'restart'): Promise<void> {
+  /** Takes everything back. `signal`: why, for scripts. */
+  async close(signal: string): Promise<void> {
+    this.#context = 'init'
+    this.#signal = signal
     await this.#applyDns(undefined)
     await this.#disconnectRoutes()
     const { down, downPre } = this.#config
     const telling = this.#isTold
     this.#isTold = false
+    this.#wasTold = false
     const tell = async () => {
-      if (telling) await this.#hook('down', down, this.#parameters(context))
+      if (telling) await this.#hook('down', down, this.#parameters())
     }
     if (downPre) await tell()
     const data = this.#data
@@ -185,13 +191,13 @@ export class Tunnel {
     if (!downPre) await tell()
   }
 
-  #parameters(context: 'init' | 'restart'): string[] {
-    return this.#subject === undefined ? [] : interfaceParameters(this.#subject, context)
+  #parameters(): string[] {
+    return this.#subject === undefined ? [] : interfaceParameters(this.#subject, this.#context)
   }
 
   async #disconnectRoutes(): Promise<void> {
     if (this.#routes.size > 0) {
-      await this.#hook('route-pre-down', this.#config.routePreDown, this.#parameters('init'))
+      await this.#hook('route-pre-down', this.#config.routePreDown, this.#parameters())
     }
     this.#route([])
   }
@@ -265,7 +271,8 @@ export class Tunnel {
     const environment = {
       ...scriptEnvironment(subject),
       script_type: type,
-      script_context: this.#wasTold ? 'restart' : 'init',
+      script_context: this.#context,
+      ...(this.#signal !== undefined && { signal: this.#signal }),
     }
     const { status, output } = await this.#world.run([...words, ...parameters], environment)
     for (const line of output.split('\n')) if (line !== '') this.#world.log(`${type}: ${line}`)
