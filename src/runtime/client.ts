@@ -14,18 +14,11 @@ import {
 import type { Ask } from '../openvpn/client/credentials.ts'
 import type { Machine } from '../openvpn/client/peer-info.ts'
 import type { ClientConfig, ConnectionEntry } from '../openvpn/config/client-config.ts'
-import { splitLine } from '../openvpn/config/syntax.ts'
 import { DataChannel } from '../openvpn/data-channel.ts'
 import { createIdentity } from '../openvpn/identity.ts'
 import type { Tell } from '../openvpn/log.ts'
 import type { Network } from '../openvpn/network.ts'
-import type { PeerCertificates } from '../openvpn/proto/tls-engine.ts'
 import type { Endpoint } from '../openvpn/transport.ts'
-import {
-  certificateEnvironment,
-  formatName,
-  parseCertificate,
-} from '../openvpn/x509/certificate.ts'
 import type { SocketOptions } from '../platform/datagrams.ts'
 import { SO_RCVBUF, SO_RCVBUFFORCE, SO_SNDBUF, SO_SNDBUFFORCE } from '../platform/layout.ts'
 import { openLibc } from '../platform/libc.ts'
@@ -79,7 +72,6 @@ export function createRunningClient(
   const watch = new Watch()
   const proxies = new Proxies(watch)
   const network = createNetwork()
-  const { tlsVerify } = config
   if (resolvConf === undefined) repairDns()
   const client = new Client(
     config,
@@ -93,8 +85,6 @@ export function createRunningClient(
       pid: process.pid,
       open: (entry, remote, how) => open(watch, proxies, config, entry, remote, how),
       setBuffers,
-      verify: async (peer) =>
-        tlsVerify === undefined ? undefined : verifyByScript(tlsVerify, peer, config, log),
       run: (command, environment) => runScript(command, { environment }),
       openData: (name) =>
         DataChannel.open(
@@ -176,30 +166,6 @@ function setBuffers(
   const os = openLibc()
   if (sndbuf !== undefined) setBuffer(os, fd, SO_SNDBUFFORCE, SO_SNDBUF, sndbuf)
   if (rcvbuf !== undefined) setBuffer(os, fd, SO_RCVBUFFORCE, SO_RCVBUF, rcvbuf)
-}
-
-/** `tls-verify`: asked of each certificate with its depth, from the authority down. */
-async function verifyByScript(
-  command: string,
-  { chain }: PeerCertificates,
-  config: ClientConfig,
-  log: (text: string) => void,
-): Promise<string | undefined> {
-  const words = splitLine(command)
-  if (typeof words === 'string') return `tls-verify: ${words}`
-  const certificates = chain.map(parseCertificate)
-  const environment = {
-    ...Object.fromEntries(config.environment),
-    ...certificateEnvironment(certificates),
-    script_type: 'tls-verify',
-  }
-  for (let depth = certificates.length - 1; depth >= 0; depth--) {
-    const subject = formatName(certificates[depth]!.subject)
-    const { status, output } = await runScript([...words, String(depth), subject], { environment })
-    if (output !== '') log(`tls-verify: ${output}`)
-    if (status !== 0) return `certificate "${subject}": tls-verify refuses it`
-  }
-  return undefined
 }
 
 function socketOptions({ mark, bindDev, rcvbuf, sndbuf }: ClientConfig): SocketOptions {

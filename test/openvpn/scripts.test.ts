@@ -38,7 +38,7 @@ const SERVER_HOOKS = [
   ...['tls-verify', 'up', 'down', 'route-up', 'client-connect', 'client-disconnect'],
   ...['learn-address', 'client-crresponse', 'tls-crypt-v2-verify'],
 ]
-const CLIENT_HOOKS = ['up', 'down', 'route-up', 'route-pre-down', 'ipchange']
+const CLIENT_HOOKS = ['tls-verify', 'up', 'down', 'route-up', 'route-pre-down', 'ipchange']
 
 /** Variables that OpenVPN gives and ours does not. */
 const LEFT_OUT: [scripts: RegExp, names: RegExp, why: string][] = [

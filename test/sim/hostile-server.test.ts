@@ -90,7 +90,6 @@ class Machine {
           return { status: 0, output: '' }
         },
         tls: net.tls(() => 'alice'),
-        verify: async () => undefined,
         setBuffers: () => {},
         machine: () => assert.fail('nobody wants to know'),
       },

@@ -17,16 +17,17 @@ import type { PendingMethod } from '../proto/messages.ts'
 import { agreedText, DEFAULT_DATA_CIPHERS } from '../proto/negotiate.ts'
 import { applyUpdate } from '../proto/push.ts'
 import type { Millis } from '../proto/reliable.ts'
-import type { PeerCertificates, TlsFactory } from '../proto/tls-engine.ts'
+import type { TlsFactory } from '../proto/tls-engine.ts'
 import type { DatagramTransport, Endpoint, Path, StreamTransport } from '../transport.ts'
 import { TransportLink } from '../transport-link.ts'
 import { Attempt, type AttemptWorld, type Ending, type Pushed, type Stage } from './attempt.ts'
 import { type Answer, type Ask, Credentials, type Question, type Shown } from './credentials.ts'
-import type { ScriptSubject } from './environment.ts'
+import type { ScriptSubject, ServerSubject } from './environment.ts'
 import { hintFor, reasonOf, signalOf } from './explain.ts'
 import { Lifetime } from './lifetime.ts'
 import { clientPeerInfo, type Machine } from './peer-info.ts'
 import { type NetworkPlan, planNetwork } from './plan.ts'
+import { refusalByCommand } from './tls-verify.ts'
 import { Tunnel, type TunnelWorld } from './tunnel.ts'
 
 /** A way to a server, before anything is sent. */
@@ -56,8 +57,6 @@ export interface ClientWorld extends AttemptWorld, TunnelWorld {
   open(entry: ConnectionEntry, remote: Endpoint, how: OpenHow): Promise<OpenedTransport>
   /** Gives a socket buffers of so many bytes, as far as the system likes. */
   setBuffers(fd: number, sizes: { sndbuf?: number | undefined; rcvbuf?: number | undefined }): void
-  /** Why a server's certificates are refused, beyond what TLS knows (`tls-verify`). */
-  verify(peer: PeerCertificates): Promise<string | undefined>
   /** Whether the driver knows keys with epochs. */
   readonly hasEpochs: boolean
   readonly tls: TlsFactory
@@ -518,9 +517,11 @@ export class Client {
           const name = STATES[stage]
           if (name !== undefined) this.#events.state(name)
         },
-        verify: (peer) => {
+        verify: async (peer) => {
           this.#serverChain = peer.chain
-          return this.#world.verify(peer)
+          const { tlsVerify } = config
+          if (tlsVerify === undefined) return undefined
+          return refusalByCommand(tlsVerify, this.#serverSubject(joined), this.#world)
         },
         pushed: (pushed) => {
           this.#joining = this.#join(attempt, joined, pushed).catch((error: unknown) => {
@@ -648,27 +649,34 @@ export class Client {
     }
   }
 
+  #serverSubject({ entry, link }: Joined): ServerSubject {
+    return {
+      config: this.#config,
+      entry,
+      server: link.path.remote,
+      serverChain: this.#serverChain,
+      pid: this.#world.pid,
+      started: this.#started,
+    }
+  }
+
   #subject(
-    { entry, link, shown }: Joined,
+    joined: Joined,
     options: NetworkOptions,
     plan: NetworkPlan,
     pushed: PushedOptions,
   ): ScriptSubject {
-    const { network, pid } = this.#world
+    const { network } = this.#world
+    const { shown } = joined
     return {
-      config: this.#config,
-      entry,
+      ...this.#serverSubject(joined),
       device: this.#tunnel.data.name,
-      server: link.path.remote,
-      serverChain: this.#serverChain,
       options,
       plan,
       netGateway: network.defaultHop(4)?.gateway,
       username: shown.username,
       ...(this.#config.passwordsInEnvironment && { password: shown.password }),
       pushed: pushed.environment,
-      pid,
-      started: this.#started,
     }
   }
 

@@ -12,14 +12,20 @@ import { type NetworkPlan, vpnGateway } from './plan.ts'
 
 export type Environment = Record<string, string>
 
-/** What there is to tell of a connection. */
-export interface ScriptSubject {
+/** What there is to tell of a server that has shown its certificates. */
+export interface ServerSubject {
   readonly config: ClientConfig
   readonly entry: ConnectionEntry
-  readonly device: string
   readonly server: Endpoint
   /** Its certificates, its own first. */
   readonly serverChain: readonly Uint8Array[]
+  readonly pid: number
+  readonly started: Date
+}
+
+/** What there is to tell of a connection. */
+export interface ScriptSubject extends ServerSubject {
+  readonly device: string
   readonly options: NetworkOptions
   readonly plan: NetworkPlan
   /** Where the default route led without the tunnel. */
@@ -29,42 +35,36 @@ export interface ScriptSubject {
   readonly password?: string
   /** From the server: `setenv-safe`. */
   readonly pushed: readonly (readonly [name: string, value: string])[]
-  readonly pid: number
-  readonly started: Date
 }
 
+/** Of `tls-verify`. */
+export function serverEnvironment(subject: ServerSubject): Environment {
+  return clean({ ...Object.fromEntries(subject.config.environment), ...serverVariables(subject) })
+}
+
+/** Of all others. */
 export function scriptEnvironment(subject: ScriptSubject): Environment {
-  const { config, entry, device, server, options, plan, netGateway, username } = subject
-  const { pid, started } = subject
+  const { config, device, server, options, plan, netGateway, username, password } = subject
   const v6 = server.address.includes(':')
-  const environment: Environment = {
+  return clean({
     ...Object.fromEntries(config.environment),
     ...Object.fromEntries(subject.pushed),
+    ...serverVariables(subject),
     dev: device,
     dev_type: 'tun',
     tun_mtu: String(plan.mtu),
     link_mtu: '0',
-    config: config.file,
-    verb: String(config.verb),
-    daemon: '0',
-    daemon_log_redirect: config.log === undefined ? '0' : '1',
-    daemon_pid: String(pid),
-    daemon_start_time: String(Math.floor(started.getTime() / 1000)),
-    remote_1: entry.host,
-    remote_port_1: String(entry.port),
-    proto_1: entry.protocol,
-    ...(entry.localPort !== undefined && { local_port_1: String(entry.localPort) }),
     [v6 ? 'trusted_ip6' : 'trusted_ip']: server.address,
     trusted_port: String(server.port),
-    [v6 ? 'untrusted_ip6' : 'untrusted_ip']: server.address,
-    untrusted_port: String(server.port),
     ...(username !== '' && { username }),
-    ...(subject.password !== undefined && { password: subject.password }),
-    ...serverVariables(subject.serverChain),
+    ...(password !== undefined && { password }),
     ...addressVariables(options),
     ...routeVariables(options, netGateway),
     ...dnsVariables(options),
-  }
+  })
+}
+
+function clean(environment: Environment): Environment {
   return Object.fromEntries(
     Object.entries(environment).map(([name, value]) => [name, value.replace(/\p{Cc}/gu, '_')]),
   )
@@ -79,10 +79,26 @@ export function interfaceParameters(
   return [device, String(plan.mtu), '0', local, remote, context]
 }
 
-function serverVariables(chain: readonly Uint8Array[]): Environment {
-  const environment = chainEnvironment(chain)
-  const { X509_0_CN: commonName } = environment
-  return { ...environment, ...(commonName !== undefined && { common_name: commonName }) }
+function serverVariables(subject: ServerSubject): Environment {
+  const { config, entry, server, serverChain, pid, started } = subject
+  const certificates = chainEnvironment(serverChain)
+  const { X509_0_CN: commonName } = certificates
+  return {
+    config: config.file,
+    verb: String(config.verb),
+    daemon: '0',
+    daemon_log_redirect: config.log === undefined ? '0' : '1',
+    daemon_pid: String(pid),
+    daemon_start_time: String(Math.floor(started.getTime() / 1000)),
+    remote_1: entry.host,
+    remote_port_1: String(entry.port),
+    proto_1: entry.protocol,
+    ...(entry.localPort !== undefined && { local_port_1: String(entry.localPort) }),
+    [server.address.includes(':') ? 'untrusted_ip6' : 'untrusted_ip']: server.address,
+    untrusted_port: String(server.port),
+    ...certificates,
+    ...(commonName !== undefined && { common_name: commonName }),
+  }
 }
 
 function addressVariables({ ifconfig, ifconfigIpv6, topology }: NetworkOptions): Environment {
