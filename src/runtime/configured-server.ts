@@ -232,27 +232,23 @@ export async function openConfiguredServer(
     const { status, output } = await runScript([...(parseOption(command) ?? []), ...args], {
       environment,
     })
-    if (status !== 0)
-      log(`${type}: ${command} ended with ${status}${output === '' ? '' : `: ${output}`}`)
+    const said = output === '' ? '' : `: ${output}`
+    if (status !== 0) log(`${type}: ${command} ended with ${status}${said}`)
     return status === 0
   }
   const { data } = running
   const addresses = [config.ifconfig?.local ?? '', config.ifconfig?.netmask ?? '']
-  const ups = ['up', 'routeUp'] as const
   const device = [data.name, String(config.tunMtu), '0', ...addresses, 'init']
-  for (const name of ups) {
-    if (
-      await script(
-        config[name],
-        name === 'up' ? 'up' : 'route-up',
-        ...(name === 'up' ? device : []),
-      )
-    )
-      continue
+  const beginnings: [type: string, command: string | undefined, parameters: string[]][] = [
+    ['up', config.up, device],
+    ['route-up', config.routeUp, []],
+  ]
+  for (const [type, command, parameters] of beginnings) {
+    if (await script(command, type, ...parameters)) continue
     await running.close()
     endLog()
     door?.close()
-    throw new Error(`the script of '${name === 'up' ? 'up' : 'route-up'}' has failed`)
+    throw new Error(`the script of '${type}' has failed`)
   }
   const { status } = config
   if (status !== undefined) {
