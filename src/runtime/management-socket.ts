@@ -1,5 +1,5 @@
 /** The sockets of the management interface: a TCP port or a unix socket. What is said on them is openvpn/management/'s. */
-import { chmodSync, chownSync, unlinkSync } from 'node:fs'
+import { chmodSync, chownSync, lstatSync, unlinkSync } from 'node:fs'
 import { connect, createServer, type Socket } from 'node:net'
 import type { Management } from '../openvpn/management/management.ts'
 
@@ -123,7 +123,7 @@ function attach(management: Management, socket: Socket) {
 /** A socket that its owner left behind; another kind of file is not touched, and listening there fails. */
 function removeStale(path: string): void {
   try {
-    unlinkSync(path)
+    if (lstatSync(path).isSocket()) unlinkSync(path)
   } catch {
     // There is none, or it may not be removed: then listening says so.
   }

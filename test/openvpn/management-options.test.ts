@@ -4,7 +4,7 @@
  */
 // npm test: load 1
 import assert from 'node:assert/strict'
-import { chmodSync } from 'node:fs'
+import { chmodSync, lstatSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
 import { fileURLToPath } from 'node:url'
@@ -17,6 +17,10 @@ const PROXIES = fileURLToPath(new URL('./proxies.ts', import.meta.url))
 const SECONDS = 40
 const MAKERS = ['ours', '2.6'] as const
 type Maker = (typeof MAKERS)[number]
+/** Ends without a word to its socket. */
+const LEAVES_SOCKET = `
+  require('node:net').createServer().listen(process.argv[1], () => process.kill(process.pid, 'SIGKILL'))`
+
 const NUMBERS = { udp: 0, tcp: 1 }
 
 describe('options of the management interface', { skip: withoutProgram('2.6') }, () => {
@@ -175,6 +179,21 @@ describe('options of the management interface', { skip: withoutProgram('2.6') },
         }
       })
     }
+  })
+
+  it('a file at the place of the socket stays, unless it is a socket', async () => {
+    const path = peers.write('notes', 'important')
+    const lines = [...identity('client'), `management ${path} unix`]
+    const { status, stderr } = await peers.client('ours', NUMBERS.udp, lines).ended
+    assert.equal(status, 1)
+    assert.match(stderr, /cannot serve the management interface at .*notes/)
+    assert.equal(readFileSync(path, 'utf8'), 'important')
+    rmSync(path)
+    await run(BUN, ['-e', LEAVES_SOCKET, path])
+    assert.ok(lstatSync(path).isSocket(), 'left behind by one that was killed')
+    const client = peers.client('ours', NUMBERS.udp, lines)
+    ;(await openManagement(path)).close()
+    await stop(client)
   })
 
   describe('management-client-group', () => {
