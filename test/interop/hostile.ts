@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { openSync, readdirSync, readFileSync, writeSync } from 'node:fs'
+import { setTimeout } from 'node:timers/promises'
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
 import { FD_COUNT, FIRST_FD } from '../../src/interpose/filter.ts'
 import { decodeFamily, encodeGetFamily, GENL_ID_CTRL } from '../../src/netlink/control.ts'
@@ -14,7 +15,7 @@ import { type Block, blockOf, createBlock } from '../../src/platform/memory.ts'
 import { architecture, execute, writeMemory } from '../../src/platform/seccomp.ts'
 import { Random } from '../random.ts'
 import { until } from './programs.ts'
-import { supervisorOf } from './supervisor.ts'
+import { keeperOf, supervisorOf } from './supervisor.ts'
 
 const os = openLibc()
 const { calls } = architecture!
@@ -416,6 +417,40 @@ async function orphaned(): Promise<void> {
 
 const ENODEV = 19
 
+/** Nobody is left who would serve it: calls fail at once, and nothing hangs. */
+async function abandoned(): Promise<void> {
+  const socket = new Netlink()
+  assert.equal(socket.ask(), 0)
+  const { worker, received } = startThread('receiving')
+  const both = [keeperOf(process.pid)!, supervisorOf(process.pid)!]
+  await until('the thread waits', () => isReceiving())
+  for (const pid of both) process.kill(pid, 'SIGKILL')
+  assert.equal(await received, -ENOSYS)
+  assert.equal(socket.send(new Uint8Array(16)), -ENOSYS)
+  assert.equal(socket.receive(0), -ENOSYS)
+  assert.equal(os.socket(AF_NETLINK, 3, GENERIC), -ENOSYS)
+  assert.equal(os.close(socket.fd), 0)
+  await worker.terminate()
+}
+
+const ENOSYS = 38
+
+/** While its supervisor is stopped its calls wait, and then they are answered. */
+async function paused(): Promise<void> {
+  const supervisor = supervisorOf(process.ppid)!
+  process.kill(supervisor, 'SIGSTOP')
+  const { worker, received } = startThread('asking')
+  let isAnswered = false
+  void received.then(() => {
+    isAnswered = true
+  })
+  await setTimeout(500)
+  assert.ok(!isAnswered)
+  process.kill(supervisor, 'SIGCONT')
+  assert.equal(await received, 0)
+  await worker.terminate()
+}
+
 /** Whether a thread of this process waits in recvfrom(). */
 function isReceiving(): boolean {
   return readdirSync('/proc/self/task').some((tid) =>
@@ -434,10 +469,10 @@ function startThread(work: string, data?: number) {
 }
 
 export const misuses: { [name: string]: () => void | Promise<void> } = {
-  ...{ malformed, pointers, descriptors, deaf, flood, changing, around, files, patience },
+  ...{ malformed, pointers, descriptors, deaf, flood, changing, around, files, patience, paused },
 }
 
-const helpers: typeof misuses = { handing, sharing, leaving, orphaned }
+const helpers: typeof misuses = { handing, sharing, leaving, orphaned, abandoned }
 
 /** What threads do: until they are ended. */
 const works: { [name: string]: (address: number) => void } = {
@@ -460,6 +495,9 @@ const works: { [name: string]: (address: number) => void } = {
   receiving() {
     parentPort!.postMessage(new Netlink().receive(0))
   },
+  asking() {
+    parentPort!.postMessage(new Netlink().ask())
+  },
 }
 
 if (!isMainThread) {
@@ -468,7 +506,7 @@ if (!isMainThread) {
 } else if (import.meta.main) {
   const name = process.argv[2]!
   await (misuses[name] ?? helpers[name])!()
-  if (name !== 'orphaned') isServed()
+  if (!['orphaned', 'abandoned'].includes(name)) isServed()
   writeSync(1, 'survived\n')
   process.exit(0)
 }

@@ -90,11 +90,16 @@ describe('ovpn run with a hostile program', { skip: withoutNamespaces }, () => {
     await running.ended
   })
 
-  it('finds the kernel without a driver when its supervisor is killed', async () => {
-    const args = ['netns', 'exec', netns.name, OVPN, 'run', process.execPath, FILE, 'orphaned']
-    const { status, stdout, stderr } = await run('ip', args)
-    assert.deepEqual([status, stdout], [0, 'survived\n'], stderr)
-  })
+  for (const [misuse, what] of [
+    ['orphaned', 'finds the kernel without a driver when its supervisor is killed'],
+    ['abandoned', 'has no netlink when its supervisor is killed, and who would take over before'],
+  ] as const) {
+    it(what, async () => {
+      const args = ['netns', 'exec', netns.name, OVPN, 'run', process.execPath, FILE, misuse]
+      const { status, stdout, stderr } = await run('ip', args)
+      assert.deepEqual([status, stdout], [0, 'survived\n'], stderr)
+    })
+  }
 })
 
 for (const series of ['2.6', '2.7']) {

@@ -3,20 +3,24 @@ import { readdirSync, readFileSync } from 'node:fs'
 
 /** The supervisor's process id, by that of the process that `ovpn run` was; undefined where there is none. */
 export function supervisorOf(pid: number): number | undefined {
-  const found = readdirSync('/proc').find((entry) => {
-    const args = /^\d+$/.test(entry) ? commandLine(entry) : []
-    return args.includes('run-supervisor') && args.includes(String(pid))
-  })
-  return found === undefined ? undefined : Number(found)
+  return processWith((args) => args.includes('run-supervisor') && args.includes(String(pid)))
+}
+
+/** The shell that waits for the supervisor's end. */
+export function keeperOf(pid: number): number | undefined {
+  return processWith((args) => args.includes(`keeper of ${pid}`))
 }
 
 /** Whether the shell is there still that waits for the supervisor's end, or what it has become. */
 export function keeperIsThere(pid: number): boolean {
-  return readdirSync('/proc').some((entry) => {
-    const args = /^\d+$/.test(entry) ? commandLine(entry) : []
-    const isSuccessor = args.includes('--successor') && args.includes(String(pid))
-    return isSuccessor || args.includes(`keeper of ${pid}`)
-  })
+  const isSuccessor = (args: string[]) => args.includes('--successor') && args.includes(String(pid))
+  return keeperOf(pid) !== undefined || processWith(isSuccessor) !== undefined
+}
+
+function processWith(fits: (args: string[]) => boolean): number | undefined {
+  const pids = readdirSync('/proc').filter((entry) => /^\d+$/.test(entry))
+  const found = pids.find((pid) => fits(commandLine(pid)))
+  return found === undefined ? undefined : Number(found)
 }
 
 function commandLine(pid: string): string[] {
