@@ -11,6 +11,7 @@ import type { ServerSignal } from '../runtime/configured-server.ts'
 import { driverLog } from '../runtime/driver.ts'
 import { type OpenedDriver, openDriverClient } from '../runtime/driver-client.ts'
 import { files, fileWatch } from '../runtime/files.ts'
+import { Stopped } from '../runtime/stopped.ts'
 import type { Environment, Interrupt } from './compose.ts'
 import { readSource } from './config-files.ts'
 import { attempt, CliError, EXIT } from './errors.ts'
@@ -84,6 +85,8 @@ class ClientProcess {
   #config: ClientConfig | undefined
   #next: ClientConfig | undefined
   #stopped: Interrupt | undefined
+  /** Aborted where the next client is not to be waited for. */
+  #opening = new AbortController()
 
   constructor(environment: Environment, driver: OpenedDriver, parts: ProcessParts) {
     this.#driver = driver
@@ -100,12 +103,25 @@ class ClientProcess {
       for (const { place, message } of config.notes) log.write(`${formatPlace(place)}: ${message}`)
       this.#next = undefined
       this.#config = config
-      this.#running = await this.#open(config)
-      if (this.#stopped !== undefined) this.#running.stop(this.#stopped)
-      const verdict = await this.#running.run()
-      this.#running = undefined
+      const verdict = await this.#runOne(config)
       if (this.#next === undefined || this.#stopped !== undefined) return verdict
       log.write('the profile was read anew')
+    }
+  }
+
+  async #runOne(config: ClientConfig): Promise<Verdict> {
+    this.#opening = new AbortController()
+    try {
+      this.#running = await this.#open(config)
+    } catch (error) {
+      if (error instanceof Stopped) return { kind: 'stopped', text: error.message }
+      throw error
+    }
+    try {
+      if (this.#stopped !== undefined) this.#running.stop(this.#stopped)
+      return await this.#running.run()
+    } finally {
+      this.#running = undefined
     }
   }
 
@@ -123,6 +139,7 @@ class ClientProcess {
         this.#signal('SIGTERM')
       },
       signal: (name) => this.#signal(name),
+      stopping: this.#opening.signal,
     })
   }
 
@@ -136,6 +153,7 @@ class ClientProcess {
         // What is wrong with a profile leaves the connection as it is.
         if (name === 'SIGHUP') this.#next = await this.#parts.read()
         else this.#stopped = name
+        this.#opening.abort()
         this.#running?.stop(name)
       }
     }

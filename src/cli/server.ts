@@ -18,6 +18,7 @@ import {
 import { driverLog } from '../runtime/driver.ts'
 import { type OpenedDriver, openDriverClient } from '../runtime/driver-client.ts'
 import { files, fileWatch } from '../runtime/files.ts'
+import { Stopped } from '../runtime/stopped.ts'
 import { port } from './arguments.ts'
 import type { Environment, Interrupt } from './compose.ts'
 import { readSource } from './config-files.ts'
@@ -138,12 +139,17 @@ class ServerProcess {
     const log = this.#parts.log.write
     for (let config: ServerConfig | undefined = first; config !== undefined; config = this.#next) {
       for (const { place, message } of config.notes) log(`${formatPlace(place)}: ${message}`)
+      const opening = new AbortController()
       const ended = new Promise<EndSignal>((resolve) => {
-        this.#wake = resolve
+        this.#wake = (why) => {
+          opening.abort()
+          resolve(why)
+        }
       })
       this.#next = undefined
       this.#config = config
-      const running = await this.#open(config)
+      const running = await this.#open(config, opening.signal)
+      if (running === undefined) continue
       this.#running = running
       limitThread()
       for (const { protocol, address, port } of running.listening) {
@@ -157,9 +163,10 @@ class ServerProcess {
     }
   }
 
-  #open(config: ServerConfig): Promise<ConfiguredServer> {
+  /** Undefined: it was called off. */
+  #open(config: ServerConfig, stopping: AbortSignal): Promise<ConfiguredServer | undefined> {
     const { log, workers } = this.#parts
-    return openConfiguredServer(this.#driver.client, config, {
+    const opened = openConfiguredServer(this.#driver.client, config, {
       ask: askTerminal,
       policy: announcing(log.write),
       workers,
@@ -170,6 +177,11 @@ class ServerProcess {
         this.#signal('SIGTERM')
       },
       signal: (name) => this.#signal(name),
+      stopping,
+    })
+    return opened.catch((error: unknown) => {
+      if (error instanceof Stopped) return undefined
+      throw error
     })
   }
 
@@ -195,8 +207,9 @@ class ServerProcess {
     const { read } = this.#parts
     const log = this.#parts.log.write
     const config = anew && this.#config !== undefined ? this.#config : await read()
-    const fixed = anew ? [] : (this.#running?.reload(config) ?? [])
-    if (!anew && fixed.length === 0) {
+    const running = this.#running
+    const fixed = anew ? [] : (running?.reload(config) ?? [])
+    if (!anew && running !== undefined && fixed.length === 0) {
       this.#config = config
       log('the configuration was read anew; clients stay connected')
       return
@@ -209,7 +222,7 @@ class ServerProcess {
     }
     if (this.#driver.kind === 'own') checkTun()
     if (fixed.some((name) => KEPT_FILES.has(name))) this.#kept = openKeptFiles(config)
-    log(anew ? 'starting anew' : `starting anew, because of: ${fixed.join(', ')}`)
+    log(fixed.length === 0 ? 'starting anew' : `starting anew, because of: ${fixed.join(', ')}`)
     this.#next = config
     this.#wake(name)
   }

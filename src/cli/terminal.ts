@@ -44,8 +44,11 @@ function readLine(prompt: string, echo: boolean): Promise<string> {
     })
     // The prompt is out; from here on it is what the user types.
     typed = true
-    lines.on('SIGINT', () => lines.close())
+    const end = () => lines.close()
+    lines.on('SIGINT', end)
+    process.once('SIGTERM', end)
     lines.on('close', () => {
+      process.off('SIGTERM', end)
       if (!answered) reject(new CliError(`${prompt.replace(/:? ?$/, '')}: no answer`))
     })
   })

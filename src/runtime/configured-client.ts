@@ -13,6 +13,7 @@ import { realClock } from './clock.ts'
 import { type EndSignal, openManagement, type ServerSignal } from './configured-server.ts'
 import { openKeptFile } from './kept-file.ts'
 import { KEY_REFUSED, type KeyQuestion, withKeyPassword } from './key-password.ts'
+import { Stopped, unlessStopped } from './stopped.ts'
 import { VERSION } from './version.ts'
 
 export interface ConfiguredClientOptions {
@@ -26,6 +27,8 @@ export interface ConfiguredClientOptions {
   readonly failed: (error: unknown) => void
   /** Somebody asks for it at the management interface. */
   readonly signal: (name: ServerSignal) => void
+  /** Ends the waiting for who manages, and for the password of the key. */
+  readonly stopping: AbortSignal
 }
 
 export interface ConfiguredClient {
@@ -38,13 +41,16 @@ export interface ConfiguredClient {
   statusText(): Promise<string[]>
 }
 
-/** Nothing is sent before `run`. Rejects with what is wrong with keys and certificates, or what the system refuses. */
+/**
+ * Nothing is sent before `run`. Rejects with what is wrong with keys and certificates, or what the system refuses; with Stopped where it was
+ * called off.
+ */
 export async function openConfiguredClient(
   driver: DriverClient,
   config: ClientConfig,
   options: ConfiguredClientOptions,
 ): Promise<ConfiguredClient> {
-  const { workers, resolvConf, failed, signal, log } = options
+  const { workers, resolvConf, failed, signal, log, stopping } = options
   let running: RunningClient | undefined
   const managed = config.management && createManaged()
   const endLog = log.also((text, level) => managed?.management.log(text, flagOf(level)))
@@ -105,14 +111,20 @@ export async function openConfiguredClient(
       if (config.management?.signal === true) signal('SIGUSR1')
     }))
   const question: KeyQuestion = {
-    ask: async () => (await ask({ kind: 'passphrase', what: 'Private Key' })).text,
+    async ask() {
+      const asked = ask({ kind: 'passphrase', what: 'Private Key' })
+      return (await unlessStopped(stopping, asked)).text
+    },
     refused: () => managed?.management.notify(KEY_REFUSED),
     again: () => (managed?.authRetry ?? config.authRetry) === 'interact',
   }
   try {
+    await unlessStopped(stopping, Promise.resolve(managed?.start()))
     running = await withKeyPassword(config.keyPassword, question, create)
   } catch (error) {
-    managed?.fatal(error instanceof Error ? error.message : String(error))
+    if (!(error instanceof Stopped)) {
+      managed?.fatal(error instanceof Error ? error.message : String(error))
+    }
     endLog()
     door?.close()
     throw error

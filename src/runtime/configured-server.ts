@@ -26,6 +26,7 @@ import { KEY_REFUSED, type KeyQuestion, withKeyPassword } from './key-password.t
 import { connectManagement, type ManagementPlace, serveManagement } from './management-socket.ts'
 import { runScript } from './scripts.ts'
 import { type ListenAddress, openServer, type RunningServer } from './server.ts'
+import { unlessStopped } from './stopped.ts'
 import { createTemporaryFile } from './temporary-file.ts'
 import { groupId, userId } from './users.ts'
 import { VERSION } from './version.ts'
@@ -47,6 +48,8 @@ export interface ConfiguredOptions {
   readonly failed: (error: unknown) => void
   /** Somebody asks for it at the management interface. */
   readonly signal: (name: ServerSignal) => void
+  /** Ends the waiting for who manages, and for the password of the key. */
+  readonly stopping?: AbortSignal
 }
 
 export interface KeptFiles {
@@ -81,14 +84,14 @@ const TOKEN_KEY_BYTES = 32
 /** Of this process, in seconds, for scripts. */
 const STARTED = Math.floor((Date.now() - performance.now()) / 1000)
 
-/** Rejects with what is wrong with keys and certificates, or what the system refuses. */
+/** Rejects with what is wrong with keys and certificates, or what the system refuses; with Stopped where it was called off. */
 export async function openConfiguredServer(
   client: DriverClient,
   config: ServerConfig,
   options: ConfiguredOptions,
 ): Promise<ConfiguredServer> {
   const unixSeconds = () => Math.floor(realClock.date().getTime() / 1000)
-  const { workers, failed, kept } = options
+  const { workers, failed, kept, stopping } = options
   /** Of the private key, where it was asked for. */
   let passphrase: string | undefined
   const { poolPersist } = config
@@ -170,10 +173,10 @@ export async function openConfiguredServer(
     ...(config.ifconfigIpv6 !== undefined && { localV6: config.ifconfigIpv6.local.address }),
   }
   try {
-    await management?.released()
+    await unlessStopped(stopping, Promise.resolve(management?.released()))
     management?.state({ name: 'CONNECTING' })
     const question: KeyQuestion = {
-      ask: askForKey,
+      ask: () => unlessStopped(stopping, askForKey()),
       refused: () => management?.notify(KEY_REFUSED),
       again: () => false, // `auth-retry` is a client's
     }

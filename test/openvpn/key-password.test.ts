@@ -130,7 +130,8 @@ describe('the password of a key', { skip: withoutNamespaces || withoutOpenssl },
         ...['server 10.8.9.0 255.255.255.0', 'ca ca.crt', 'cert server.crt', 'key server.p8', ''],
       ].join('\n'),
     )
-    const command = ['script', '-qec', `${OVPN} server ${config}`, '/dev/null']
+    const line = `${OVPN} server ${config}; echo it has ended with $?`
+    const command = ['script', '-qec', line, '/dev/null']
     const args = ['netns', 'exec', peers.lab.server.name, ...command]
     const typed = start('ip', args, { cwd: peers.lab.folder, input: 'secret\n' })
     try {
@@ -140,6 +141,13 @@ describe('the password of a key', { skip: withoutNamespaces || withoutOpenssl },
     } finally {
       await stop(typed)
     }
+    const asking = start('sh', ['-c', 'sleep 30 | exec "$@"', 'sh', 'ip', ...args], {
+      cwd: peers.lab.folder,
+    })
+    await asking.says(/Password of the private key: /)
+    execFileSync('pkill', ['-TERM', '-f', `main.ts server ${config}`])
+    await asking.says(/it has ended with 0/)
+    asking.kill('SIGTERM')
   })
 
   const manage = (name: string) => [

@@ -43,6 +43,7 @@ export class ManagedClient implements Advisor {
     | { readonly protocol: 'udp' | 'tcp'; readonly settle: (choice: ProxyChoice) => void }
     | undefined
   #response: ((text: string) => void) | undefined
+  #isStarting = false
 
   constructor(parts: ManagedParts, options: ManagementOptions) {
     this.#parts = parts
@@ -90,9 +91,16 @@ export class ManagedClient implements Advisor {
     }
   }
 
+  /** Waits for `hold release`, where that is wanted; the first attempt then begins at once. */
+  async start(): Promise<void> {
+    await this.management.released()
+    this.#isStarting = true
+  }
+
   /** Waits for `hold release`, where that is wanted. */
-  begin(): Promise<void> {
-    return this.management.released()
+  async begin(): Promise<void> {
+    if (!this.#isStarting) await this.management.released()
+    this.#isStarting = false
   }
 
   /** Asks about a server, and about a proxy to it, where that is wanted. */
