@@ -438,6 +438,15 @@ describe('settings', () => {
     close(await handshake(own))
   })
 
+  it('TLS 1.3 alone, where older versions have none of the ciphers', async () => {
+    const own = settingsOf(server, { ciphers: 'TLS-DHE-RSA-WITH-AES-256-GCM-SHA384' })
+    close(await handshake(own))
+    const old = settingsOf(client, { maxVersion: '1.2' })
+    const ends = await handshake(own, old)
+    assert.equal(ends.server.error?.code, 'TLS_NO_COMMON_VERSION')
+    close(ends)
+  })
+
   const damaged = (kind: string) => `-----BEGIN ${kind}-----\nAAAA\n-----END ${kind}-----\n`
   const pkcs12 = (file: Buffer) => ({ certificate: undefined, key: undefined, pkcs12: file })
   const bad: [change: Partial<TlsSettings>, fault: TlsDirective, message: RegExp, why: string][] = [

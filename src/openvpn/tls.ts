@@ -100,7 +100,9 @@ export function createTls(settings: TlsSettings): TlsFactory {
 }
 
 function createContext(settings: TlsSettings): tls.SecureContext {
-  const { ca, certificate, key, pkcs12, passphrase, ciphers, groups } = settings
+  const { ca, certificate, key, pkcs12, passphrase, groups } = settings
+  const ciphers = isNewestOnly(settings) ? undefined : settings.ciphers
+  const minVersion = isNewestOnly(settings) ? '1.3' : (settings.minVersion ?? '1.2')
   try {
     return tls.createSecureContext({
       ...(ca !== undefined && { ca }),
@@ -110,7 +112,7 @@ function createContext(settings: TlsSettings): tls.SecureContext {
       ...(passphrase !== undefined && { passphrase }),
       ...(groups !== undefined && { ecdhCurve: groups }),
       ciphers: ciphers === undefined ? DEFAULT_CIPHERS : opensslNames(ciphers),
-      minVersion: protocolName(settings.minVersion ?? '1.2'),
+      minVersion: protocolName(minVersion),
       maxVersion: protocolName(settings.maxVersion ?? '1.3'),
       // Nothing is resumed: every key has a handshake of its own, and tickets would only fill packets.
       secureOptions: constants.SSL_OP_NO_TICKET,
@@ -119,6 +121,27 @@ function createContext(settings: TlsSettings): tls.SecureContext {
     throw settingsError(cause as Error, settings)
   }
 }
+
+/**
+ * Whether TLS 1.3 alone is spoken, because `ciphers` has names for older versions that BoringSSL does not know any more (those with
+ * DHE, say). To 1.3 they do not apply, as in OpenSSL.
+ */
+export function isNewestOnly({
+  ciphers,
+  maxVersion = '1.3',
+}: Pick<TlsSettings, 'ciphers' | 'maxVersion'>): boolean {
+  if (ciphers === undefined || maxVersion !== '1.3') return false
+  if (!ciphers.split(':').some((name) => CIPHER_NAME.test(name))) return false
+  try {
+    tls.createSecureContext({ ciphers: opensslNames(ciphers) })
+    return false
+  } catch {
+    return true
+  }
+}
+
+/** Of one cipher, as OpenSSL or as IANA spells it; other words are groups of them, or mistakes. */
+const CIPHER_NAME = /^[A-Z0-9]+(?:[-_][A-Z0-9]+)*[-_](?:SHA\d*|MD5|POLY1305|CCM8?)$/
 
 function protocolName(version: TlsVersion): tls.SecureVersion {
   return version === '1.0' ? 'TLSv1' : `TLSv${version}`

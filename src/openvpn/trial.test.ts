@@ -136,6 +136,24 @@ describe('what a trial finds', { skip }, async () => {
     ],
     ['client', 'ca ca.crt\ncert good.crt\nkey hidden.key\naskpass', [], 'a client that is to ask'],
     [
+      'client',
+      `${GOOD}\ntls-cipher TLS-DHE-RSA-WITH-AES-256-GCM-SHA384`,
+      [
+        [
+          4,
+          'differs',
+          /none of TLS-DHE-RSA-WITH-AES-256-GCM-SHA384 here.* TLS 1.3 alone is spoken/,
+        ],
+      ],
+      'ciphers of older TLS that are not there',
+    ],
+    [
+      'client',
+      `${GOOD}\ntls-cipher TLS-DHE-RSA-WITH-AES-256-GCM-SHA384\ntls-version-max 1.2`,
+      [[4, 'wrong', /none of TLS-DHE-RSA-WITH-AES-256-GCM-SHA384 is known/]],
+      'the same where TLS 1.3 is not allowed',
+    ],
+    [
       'server',
       `ca ca.crt\ncert good.crt\nkey old.key\ntls-cipher NONE-SUCH\ntls-groups none-such`,
       [

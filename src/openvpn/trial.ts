@@ -6,7 +6,7 @@
 import type { Finding } from './config/check.ts'
 import type { TlsConfig } from './config/tls-config.ts'
 import { createIdentity, type FileWatch, passphraseOf, rootsOf } from './identity.ts'
-import { type TlsDirective, TlsError } from './tls.ts'
+import { isNewestOnly, type TlsDirective, TlsError } from './tls.ts'
 import { readPem } from './x509/certificate.ts'
 import { doubtsAbout } from './x509/own-certificate.ts'
 import { readPkcs12Certificates } from './x509/pkcs12.ts'
@@ -22,8 +22,20 @@ export function tryIdentity(config: TlsConfig, options: TrialOptions): Finding[]
   return [...mistakesIn(config, options), ...doubtsIn(config, options)]
 }
 
+/** What works, but may not be what was meant. */
+export function doubtsIn(config: TlsConfig, options: TrialOptions): Finding[] {
+  return [...cipherDoubts(config), ...certificateDoubts(config, options)]
+}
+
+function cipherDoubts({ tlsCipher, tlsVersionMax }: TlsConfig): Finding[] {
+  const ciphers = tlsCipher?.join(':')
+  if (!isNewestOnly({ ciphers, maxVersion: tlsVersionMax })) return []
+  const message = `tls-cipher: TLS 1.2 has none of ${ciphers} here, as there is no DHE; so TLS 1.3 alone is spoken, without the line 1.2 too`
+  return [{ kind: 'doubt', directive: 'tls-cipher', message }]
+}
+
 /** What others will hold against our certificate. Of one in a file whose password has to be asked for, nothing. */
-export function doubtsIn(config: TlsConfig, { role, date, files }: TrialOptions): Finding[] {
+function certificateDoubts(config: TlsConfig, { role, date, files }: TrialOptions): Finding[] {
   const passphrase = passphraseOf(config)
   const { cert, extraCerts, pkcs12 } = config
   const from = (cert ?? pkcs12)?.from

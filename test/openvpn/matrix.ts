@@ -53,6 +53,12 @@ const SERVERS: ServerRow[] = [
         why: 'TLS 1.3',
       },
       {
+        outside: 'tcp',
+        lines: [...plain, 'tls-cipher TLS-DHE-RSA-WITH-AES-256-GCM-SHA384'],
+        says: TLS13,
+        why: 'ciphers that TLS 1.2 has not at our end, and TLS 1.3 does not ask about',
+      },
+      {
         ...{ outside: 'tcp', lines: identity('rsa-client'), says: TLS13 },
         why: 'a client whose key is RSA',
       },
