@@ -285,7 +285,9 @@ export function testClientsOf(series: string): void {
       // A busy machine's client may have lost the server a moment ago, and then has nothing to notice.
       for (const { name } of CLIENTS) await until(`${name} is up`, () => isUp(clients[name]), 30)
       await allReached()
-      const silent = /Inactivity timeout \(--ping-restart\)|ping-restart.*restarting|ping timeout/
+      // An offloaded client may ask for counters of the peer that has just gone, and find it missing before it reads why.
+      const silent =
+        /Inactivity timeout \(--ping-restart\)|ping-restart.*restarting|ping timeout|dco peer stats error/
       const had = CLIENTS.map(({ name }) => times(clients[name], silent))
       server.kill('SIGKILL')
       for (const [i, { name }] of CLIENTS.entries()) {

@@ -108,6 +108,16 @@ const TO_OUR_SERVER: Row[] = [
     says: /PUSH_REPLY,.*compress stub-v2/,
   },
   {
+    why: 'comp-lzo no at both ends: told to leave it',
+    server: ['comp-lzo no', 'push "comp-lzo no"'],
+    client: ['comp-lzo no'],
+    says: /PUSH_REPLY,.*compress stub-v2/,
+  },
+  {
+    why: 'comp-lzo no of a server that pushes it to all',
+    server: ['comp-lzo no', 'push "comp-lzo no"'],
+  },
+  {
     why: 'compress: told to leave it',
     client: ['compress'],
     says: /PUSH_REPLY,.*compress stub-v2/,

@@ -39,6 +39,7 @@ describe("one client's settings at the server", () => {
     ['push-reset', [], 'all of it'],
     ['push-reset\npush "ping 5"', ['ping 5'], 'all, then another'],
     ['push "ping 5"\npush-reset', [], 'the order counts'],
+    ['push-reset\npush "comp-lzo no"', [], 'framing is left out'],
   ]
   for (const [text, options, why] of changes) {
     it(`${JSON.stringify(text)}: ${why}`, () =>
@@ -51,7 +52,7 @@ describe("one client's settings at the server", () => {
     ['ifconfig-push 10.8.0.5 255.255.255.0 10.9.0.5', /another address/, 'an alias'],
     ['route 10.0.0.0', /these are the settings of one client/, "the server's"],
     ['up /bin/x', /these are the settings/, 'a script'],
-    ['push "comp-lzo"', /compress migrate/, 'framing'],
+    ['comp-lzo', /are told to leave it/, 'framing'],
     ['vlan-pvid 5', /layer 3 only/, 'Ethernet'],
   ]
   for (const [text, message, why] of wrong) {

@@ -84,8 +84,7 @@ function readPushChanges(settings: Settings): PushChange[] {
       changes.push({ kind: 'remove', text: (args as { prefix: string }).prefix })
     } else if (name === 'push') {
       const { option } = args as { option: string }
-      checkPush(settings, option, place)
-      changes.push({ kind: 'push', option })
+      if (checkPush(settings, option, place)) changes.push({ kind: 'push', option })
     }
   }
   return changes

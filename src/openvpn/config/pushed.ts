@@ -182,27 +182,31 @@ export function readCompression(settings: Settings): Compression | undefined {
   return found
 }
 
+/** Of a server. */
+export const NO_FRAMING =
+  "packets have no framing of compression here: clients with 'comp-lzo' or 'compress' are told to leave it (as 'compress migrate' does)"
+
 /** Longer ones are refused by OpenVPN 2.x. */
 const MAX_PUSHED = 255
 
-/** Whether clients can take an option that a server's configuration pushes. What is wrong goes to `settings`. */
-export function checkPush(settings: Settings, option: string, place: Place): void {
+/** Whether an option of a server's configuration is to be pushed. What is wrong, or clients may not take, goes to `settings`. */
+export function checkPush(settings: Settings, option: string, place: Place): boolean {
   if (option.includes(',') || /\p{Cc}/u.test(option)) {
     const message =
       'push: an option has no comma and no unprintable character: it would not arrive whole'
     settings.problem('argument', place, message)
-    return
+    return false
   }
   const words = splitLine(option)
   if (typeof words === 'string' || words.length === 0) {
     const reason = typeof words === 'string' ? words : 'there is nothing in it'
     settings.problem('argument', place, `push: ${reason}`)
-    return
+    return false
   }
   const parsed = parsePushed([option])
   if (readCompression(parsed)?.framed) {
-    const message = `push: the offloaded data channel adds no framing; remove it, or write 'compress migrate' for clients that have 'comp-lzo'`
-    settings.problem('refused', place, message)
+    settings.note('differs', place, `push: ${NO_FRAMING}, and this is not pushed`)
+    return false
   }
   for (const { message } of parsed.problems) {
     settings.note('differs', place, `push: clients will likely not take this: ${message}`)
@@ -211,4 +215,5 @@ export function checkPush(settings: Settings, option: string, place: Place): voi
     const message = `push: OpenVPN's own servers push at most ${MAX_PUSHED} characters in an option`
     settings.note('differs', place, message)
   }
+  return true
 }

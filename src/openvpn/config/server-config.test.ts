@@ -311,9 +311,6 @@ describe("a server's configuration", () => {
       /none of these is a cipher of the driver/,
       'nothing is left',
     ],
-    [`${BASE}comp-lzo`, /compress migrate/, 'framing'],
-    [`${BASE}compress lz4`, /compress migrate/, 'framing'],
-    [`${BASE}push "comp-lzo no"`, /compress migrate/, 'framing that clients would do'],
     [`${BASE}push "route 1.2.3.4, x"`, /no comma/, 'two options in one'],
     [`${BASE}push "a \\" b"`, /push: the text in quotes/, 'quotes in it do not end'],
     [`${BASE}tls-version-min 1.3\ntls-version-max 1.2`, /older than/, 'nothing is left'],
@@ -327,6 +324,9 @@ describe("a server's configuration", () => {
   const noted: [line: string, message: RegExp, why: string][] = [
     ['push "up /bin/sh"', /clients will likely not take this/, 'clients run nothing for a server'],
     ['push "rout 10.0.0.0"', /no directive 'rout'/, 'a misspelling'],
+    ['comp-lzo', /comp-lzo: packets have no framing.* are told to leave it/, 'framing'],
+    ['compress lz4', /compress: packets have no framing/, 'the same of later ones'],
+    ['push "comp-lzo no"', /and this is not pushed/, 'framing that clients would do'],
     ['persist-key', /no effect/, 'nothing to do'],
     ['auth WHIRLPOOL', /authenticate by themselves/, 'a digest that nothing needs'],
     ['data-ciphers-fallback BF-CBC', /are refused/, 'a cipher that the driver has not'],
@@ -341,6 +341,15 @@ describe("a server's configuration", () => {
   it('leaves passwords to a program that decides about them', () => {
     const text = `${BASE}verify-client-cert none\nusername-as-common-name`
     assert.equal(readServerConfig({ file: 'x', text }, files, true).verifyClientCert, 'none')
+  })
+
+  it('leaves framing out of what is pushed', () => {
+    const lines = ['push "comp-lzo no"', 'push "compress stub-v2"', 'push "compress"']
+    const { push } = read(BASE + lines.join('\n'))
+    assert.deepEqual(
+      push.filter((option) => option.startsWith('comp')),
+      ['compress stub-v2'],
+    )
   })
 
   it('takes compress migrate and framing that is none', () => {

@@ -18,7 +18,7 @@ import { Fields } from './fields.ts'
 import { type Ipv6Route, type Route, readNetwork } from './network.ts'
 import { type Files, parse, type Setting, type Settings, type Source } from './parse.ts'
 import { readProcess } from './process-config.ts'
-import { checkPush } from './pushed.ts'
+import { checkPush, NO_FRAMING, readCompression } from './pushed.ts'
 import { portNumber } from './services.ts'
 import { checkIdentity, readTls, readWrap, type WrapConfig } from './tls-config.ts'
 import {
@@ -373,10 +373,10 @@ function readKeepalive(settings: Settings): { ping: Millis; pingRestart: Millis;
 }
 
 function readPush(settings: Settings): string[] {
-  return settings.all('push').map(({ args, place }) => {
-    checkPush(settings, args.option, place)
-    return args.option
+  const wanted = settings.all('push').filter(({ args, place }) => {
+    return checkPush(settings, args.option, place)
   })
+  return wanted.map(({ args }) => args.option)
 }
 
 function readTlsCryptV2(fields: Fields): TlsCryptV2Server | undefined {
@@ -445,12 +445,9 @@ function checkRoutes(settings: Settings): void {
 
 /** Clients that have `comp-lzo` are told to leave it in any case, as `compress migrate` wants it. */
 function checkCompress(settings: Settings): void {
-  const setting = settings.last('compress')
-  if (setting === undefined) return
-  if (['migrate', 'stub-v2', 'lz4-v2'].includes(setting.args.algorithm ?? '')) return
-  const message =
-    "compress: the offloaded data channel adds no framing; remove it, or write 'compress migrate' for clients that have 'comp-lzo'"
-  settings.problem('refused', setting.place, message)
+  for (const { name, place } of [...settings.all('comp-lzo'), ...settings.all('compress')]) {
+    if (readCompression(settings)?.framed) settings.note('differs', place, `${name}: ${NO_FRAMING}`)
+  }
 }
 
 /** What asks for passwords where nobody decides about them. */

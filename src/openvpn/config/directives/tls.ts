@@ -20,7 +20,7 @@ const BYTES = Infinity
 const always = noop('settled between both ends in each handshake')
 const direction = choice('0', '1')
 const framing =
-  'the offloaded data channel adds no framing; for clients that have `comp-lzo` write `compress migrate`'
+  'the offloaded data channel adds no framing; clients that have `comp-lzo` are told to leave it in any case'
 
 export const tls = {
   'tls-client': { args: {}, client: honoured, doc: 'The part of the client in TLS' },
@@ -295,15 +295,14 @@ export const tls = {
     ...both(honoured),
     ccd: refused(framing),
     pushed: honoured,
-    doc: 'Framing of compression, without compressing. Servers have `stub-v2`, which adds nothing, and do as with `migrate` in any case',
+    doc: 'Framing of compression, without compressing. Servers do as with `migrate` in any case',
   },
   'comp-lzo': {
     args: { mode: optional(choice('yes', 'no', 'adaptive')) },
-    client: honoured,
-    server: refused(framing),
+    ...both(honoured),
     ccd: refused(framing),
     pushed: honoured,
-    doc: 'Framing of LZO, without compressing. A client fails unless the server replaces it',
+    doc: 'Framing of LZO, without compressing. A client fails unless the server replaces it; a server does as with `compress migrate`',
   },
   'comp-noadapt': {
     args: {},
