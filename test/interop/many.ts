@@ -49,6 +49,7 @@ const KNOWN: [text: string, why: string][] = [
   ],
   ['netlink reports object not found', 'asked for a peer that is not there yet, or has expired'],
   ['failed to send netlink message: No such file or directory', 'the same, once more'],
+  ['Error retrieving DCO peer stats', 'the same: it has not read yet that the peer has expired'],
   ['rtnl: generic error (-101)', 'the kernel, asked for a way to everywhere where there is none'],
   ['netlink reports error (-4)', 'it has read already what woke it (2.6)'],
 ]
