@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import type { Context } from './directives/directive.ts'
 import { textFiles } from './parse.test-data.ts'
-import { ConfigError, parse, type Settings } from './parse.ts'
+import { ConfigError, decodeText, parse, type Settings } from './parse.ts'
 
 const NONE = textFiles({})
 const read = (text: string, context: Context = 'client', files = NONE): Settings =>
@@ -205,4 +205,17 @@ describe('included files', () => {
     const settings = read('config /etc/passwd', 'pushed', files)
     assert.match(messages(settings).join(), /not taken from a server/)
   })
+})
+
+describe('the text of a file', () => {
+  const little = Buffer.from('\ufeffdev tün\n', 'utf16le')
+  const rows: [content: Uint8Array, why: string][] = [
+    [Buffer.from('dev tün\n'), 'UTF-8'],
+    [Buffer.from('\ufeffdev tün\n'), 'UTF-8 with a mark'],
+    [little, 'UTF-16, little-endian'],
+    [Buffer.from(little).swap16(), 'UTF-16, big-endian'],
+  ]
+  for (const [content, why] of rows) it(why, () => assert.equal(decodeText(content), 'dev tün\n'))
+
+  it('is nothing where there is nothing', () => assert.equal(decodeText(new Uint8Array(0)), ''))
 })

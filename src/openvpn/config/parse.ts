@@ -253,8 +253,11 @@ function reasonOf(error: unknown): string {
   return (typeof code === 'string' ? REASONS[code] : undefined) ?? error.message
 }
 
+/** UTF-8, or what its byte order mark says: PowerShell and older editors on Windows write UTF-16. */
 export function decodeText(content: Uint8Array): string {
-  return new TextDecoder().decode(content)
+  const mark = (content[0] ?? 0) * 0x100 + (content[1] ?? 0)
+  const encoding = mark === 0xfffe ? 'utf-16le' : mark === 0xfeff ? 'utf-16be' : 'utf-8'
+  return new TextDecoder(encoding).decode(content)
 }
 
 /** The file of a setting, or its block. Undefined where it cannot be read; then `settings` has the problem. */
