@@ -101,8 +101,9 @@ export function createTls(settings: TlsSettings): TlsFactory {
 
 function createContext(settings: TlsSettings): tls.SecureContext {
   const { ca, certificate, key, pkcs12, passphrase, groups } = settings
-  const ciphers = isNewestOnly(settings) ? undefined : settings.ciphers
-  const minVersion = isNewestOnly(settings) ? '1.3' : (settings.minVersion ?? '1.2')
+  const newestOnly = isNewestOnly(settings)
+  const ciphers = newestOnly ? undefined : settings.ciphers
+  const minVersion = newestOnly ? '1.3' : (settings.minVersion ?? '1.2')
   try {
     return tls.createSecureContext({
       ...(ca !== undefined && { ca }),

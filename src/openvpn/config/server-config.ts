@@ -445,8 +445,9 @@ function checkRoutes(settings: Settings): void {
 
 /** Clients that have `comp-lzo` are told to leave it in any case, as `compress migrate` wants it. */
 function checkCompress(settings: Settings): void {
+  if (readCompression(settings)?.framed !== true) return
   for (const { name, place } of [...settings.all('comp-lzo'), ...settings.all('compress')]) {
-    if (readCompression(settings)?.framed) settings.note('differs', place, `${name}: ${NO_FRAMING}`)
+    settings.note('differs', place, `${name}: ${NO_FRAMING}`)
   }
 }
 
