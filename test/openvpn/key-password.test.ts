@@ -130,7 +130,7 @@ describe('the password of a key', { skip: withoutNamespaces || withoutOpenssl },
         ...['server 10.8.9.0 255.255.255.0', 'ca ca.crt', 'cert server.crt', 'key server.p8', ''],
       ].join('\n'),
     )
-    const line = `${OVPN} server ${config}; echo it has ended with $?`
+    const line = `sh -c 'echo pid $$; exec ${OVPN} server ${config}'; echo it has ended with $?`
     const command = ['script', '-qec', line, '/dev/null']
     const args = ['netns', 'exec', peers.lab.server.name, ...command]
     const typed = start('ip', args, { cwd: peers.lab.folder, input: 'secret\n' })
@@ -145,7 +145,8 @@ describe('the password of a key', { skip: withoutNamespaces || withoutOpenssl },
       cwd: peers.lab.folder,
     })
     await asking.says(/Password of the private key: /)
-    execFileSync('pkill', ['-TERM', '-f', `main.ts server ${config}`])
+    const [, pid] = await asking.says(/pid (\d+)/)
+    process.kill(Number(pid), 'SIGTERM')
     await asking.says(/it has ended with 0/)
     asking.kill('SIGTERM')
   })
